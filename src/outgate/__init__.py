@@ -1,0 +1,3 @@
+"""Outgate: sandboxes with an egress policy that holds."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,219 @@
+"""Desired state of one host, as the api hands it to the agent and the agent hands its part to the gate.
+
+These are documents: plain strings and numbers, encoded by msgspec as JSON. :mod:`outgate.core.documents`
+turns them into values and back, through the same parsers that judged them when they came in.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class PortDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One port range; ``protocol`` is ``TCP``, ``UDP`` or None for both."""
+
+    port: int
+    end_port: int | None = None
+    protocol: str | None = None
+
+
+class CidrDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One CIDR rule and the grant its flows carry."""
+
+    cidr: str
+    grant: int
+    ports: tuple[PortDocument, ...] = ()
+
+
+class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One policy revision."""
+
+    id: str
+    name: str
+    number: int
+    revision: int
+    allow_all: bool = False
+    allow_devbox_to_devbox: bool = False
+    allow_agent_gateway: bool = False
+    allow_mcp_gateway: bool = False
+    allow_runloop_mirrors: bool = False
+    allowed_hostnames: tuple[str, ...] = ()
+    allowed_cidrs: tuple[CidrDocument, ...] = ()
+
+
+class DesiredPhase(StrEnum):
+    """What the api wants of a devbox."""
+
+    RUNNING = "running"
+    SHUTDOWN = "shutdown"
+
+
+class DevboxDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One devbox as wanted. ``generation`` counts its boots; a higher one means boot again."""
+
+    id: str
+    account_id: str
+    policy_id: str
+    phase: DesiredPhase
+    image: str = "stock"
+    generation: int = 1
+    environment: dict[str, str] = {}
+    username: str = "user"
+    uid: int = 1000
+    launch_commands: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    cpu_cores: float = 1.0
+    memory_mib: int = 2048
+
+
+class DesiredState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What changed up to ``revision``; everything when ``full``.
+
+    ``policies`` holds each changed policy that a devbox of this host uses, and the policy of every
+    devbox in ``devboxes``. ``forgotten`` names devboxes that ended and need not be reported any more.
+    """
+
+    revision: int
+    full: bool
+    policies: tuple[PolicyDocument, ...] = ()
+    devboxes: tuple[DevboxDocument, ...] = ()
+    forgotten: tuple[str, ...] = ()
+
+
+class ObservedPhase(StrEnum):
+    """Where a devbox is, as its host sees it. The names are those of the API's states."""
+
+    PROVISIONING = "provisioning"
+    INITIALIZING = "initializing"
+    RUNNING = "running"
+    FAILURE = "failure"
+    SHUTDOWN = "shutdown"
+
+
+class ObservedDevbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One devbox as its host sees it. ``detail`` is a sentence when something went wrong."""
+
+    id: str
+    phase: ObservedPhase
+    time_ms: int
+    generation: int = 1
+    failure_reason: str | None = None
+    shutdown_reason: str | None = None
+    detail: str = ""
+
+
+class HostWarning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A degraded state, with advice. ``code`` is stable (docs/warnings.md lists them all)."""
+
+    code: str
+    text: str
+
+
+class HostReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the agent tells the api: the desired-state revision in force, and what changed on the host.
+
+    ``boot_id`` changes whenever the agent starts anew, so that the api knows to take all states again.
+    ``ready`` is false until the agent enforces; the api is not ready before.
+    """
+
+    boot_id: str
+    enforced: int
+    ready: bool = True
+    devboxes: tuple[ObservedDevbox, ...] = ()
+    warnings: tuple[HostWarning, ...] = ()
+
+
+class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Run ``command`` by a login shell in the devbox. ``execution_id`` makes the call repeatable."""
+
+    execution_id: str
+    command: str
+    attach_stdin: bool = False
+
+
+class ExecutionState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An execution as its host sees it; ``stdout`` and ``stderr`` are the last lines asked for."""
+
+    execution_id: str
+    status: str
+    exit_status: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+
+
+class GateApply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="apply"):
+    """agent → gate: the table as of ``revision``; everything when ``full``. Answered by GateApplied."""
+
+    revision: int
+    full: bool
+    policies: tuple[PolicyDocument, ...] = ()
+    policies_removed: tuple[str, ...] = ()
+    devboxes: tuple["GateDevbox", ...] = ()
+    devboxes_removed: tuple[str, ...] = ()
+    host_addresses: tuple[str, ...] | None = None
+    """The host's own addresses; None keeps what the gate has."""
+
+
+class GateDevbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the gate must know of a devbox: its link, its addresses and its policy."""
+
+    id: str
+    account_id: str
+    policy_id: str
+    link: str
+    address4: str
+    address6: str | None = None
+
+
+class GateApplied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="applied"):
+    """gate → agent: the table is in force, ``flows_reset`` relayed flows lost their rule and are gone."""
+
+    revision: int
+    flows_reset: int = 0
+    error: str | None = None
+
+
+class GateReady(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="ready"):
+    """gate → agent: listening. Sent once, before anything else."""
+
+    relay_port: int
+
+
+class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One decision that was carried out, or one finished flow (``bytes_*`` and ``duration_ms`` set)."""
+
+    time_ms: int
+    devbox_id: str
+    policy_id: str
+    revision: int
+    verdict: str
+    reason: str
+    point: str
+    sentence: str = ""
+    rule: str = ""
+    name: str = ""
+    address: str = ""
+    port: int = 0
+    protocol: str = ""
+    bytes_out: int | None = None
+    bytes_in: int | None = None
+    duration_ms: int | None = None
+
+
+class GateRecords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="records"):
+    """gate → agent: decisions since the last batch, and how many were dropped for want of room."""
+
+    records: tuple[FlowRecord, ...]
+    dropped: int = 0
+
+
+class GateWarning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="warning"):
+    """gate → agent: something is degraded (or, with an empty text, is well again)."""
+
+    code: str
+    text: str
+
+
+GateToAgent = GateReady | GateApplied | GateRecords | GateWarning

@@ -1,0 +1,68 @@
+"""Flows as a verdict sees them: who, where to, and what the first bytes said."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from outgate.model.addresses import IPAddress, Protocol
+from outgate.model.names import DomainName
+
+
+@dataclass(frozen=True, slots=True)
+class TlsHello:
+    """A complete ClientHello. ``server_name`` is None when it carries no usable SNI (RFC 6066 §3)."""
+
+    server_name: DomainName | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """The head of one HTTP/1 request that passed the strict parser; ``host`` is the named host."""
+
+    host: DomainName | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """The first bytes are neither TLS nor HTTP (or the server speaks first)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """No byte has been seen: a flow that is judged by address, or not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadHandshake:
+    """The bytes are certainly wrong; ``detail`` says how, in a few words."""
+
+    detail: str
+
+
+Handshake = TlsHello | HttpRequest | Opaque | Unseen | BadHandshake
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One connection or exchange that leaves a devbox.
+
+    ``port`` is None for protocols without ports. ``handshake`` is what the devbox said first.
+    """
+
+    protocol: Protocol | int
+    address: IPAddress
+    port: int | None
+    handshake: Handshake = Unseen()
+
+
+@dataclass(frozen=True, slots=True)
+class FloorContext:
+    """What the deny floor depends on beyond the fixed table: this host, as it is now.
+
+    ``internal_zones``: names whose private answers the operator welcomes (never the always-denied ones).
+    ``address_bound``: whether protocols other than TLS and HTTP may pass by address alone.
+    """
+
+    host_addresses: frozenset[IPAddress] = frozenset()
+    devbox_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    internal_zones: tuple[DomainName, ...] = ()
+    address_bound: bool = True
