@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from typing import Final
 
 from outgate.errors import InvalidValueError
+from outgate.model.shown import show_text
 
 IPAddress = IPv4Address | IPv6Address
 
 PORT_MIN = 1
 PORT_MAX = 65535
+
+_PREFIX_LENGTHS: Final = frozenset(str(length) for length in range(33))
 
 
 class Protocol(IntEnum):
@@ -66,21 +70,19 @@ def parse_cidr(text: str) -> IPv4Network:
 
     Raises :class:`CidrError`; where the text has a canonical form, the message prints it.
     """
+    shown = show_text(text)
     address, slash, prefix = text.partition("/")
     if ":" in address:
-        raise CidrError(f"{text!r} is IPv6; allowed_cidrs takes IPv4 networks only.")
+        raise CidrError(f"{shown} is IPv6; allowed_cidrs takes IPv4 networks only.")
     try:
         host = IPv4Address(address)
     except AddressValueError:
-        raise CidrError(f"{text!r} is not an IPv4 network; write it as in 192.0.2.0/24.") from None
+        raise CidrError(f"{shown} is not an IPv4 network; write it as in 192.0.2.0/24.") from None
     if not slash:
-        raise CidrError(f"{text!r} lacks a prefix length; write {host}/32 for this one address.")
-    if not (prefix.isascii() and prefix.isdigit()) or str(int(prefix)) != prefix or int(prefix) > 32:
-        raise CidrError(f"{text!r} has no valid prefix length; write /0 to /32 after the address.")
-    try:
-        network = IPv4Network((host, int(prefix)), strict=False)
-    except NetmaskValueError as error:  # pragma: no cover - the range was checked above
-        raise CidrError(f"{text!r}: {error}.") from None
+        raise CidrError(f"{shown} lacks a prefix length; write {host}/32 for this one address.")
+    if prefix not in _PREFIX_LENGTHS:
+        raise CidrError(f"{shown} has no valid prefix length; write /0 to /32 after the address.")
+    network = IPv4Network((host, int(prefix)), strict=False)
     if network.network_address != host:
-        raise CidrError(f"{text!r} has host bits set; write {network} instead.")
+        raise CidrError(f"{shown} has host bits set; write {network} instead.")
     return network

@@ -117,6 +117,8 @@ class HostReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """
 
     boot_id: str
+    url: str
+    """Where the api reaches this agent: ``unix:/path`` or ``http://host:port``."""
     enforced: int
     ready: bool = True
     devboxes: tuple[ObservedDevbox, ...] = ()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from outgate.model.addresses import IPAddress, Protocol
-from outgate.model.names import DomainName
+from outgate.model.names import DomainName, HostPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,19 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class FloorContext:
-    """What the deny floor depends on beyond the fixed table: this host, as it is now.
+class HostContext:
+    """What a decision depends on beyond policy and flow: this host and its operator's settings, as they are now.
 
-    ``internal_zones``: names whose private answers the operator welcomes (never the always-denied ones).
-    ``address_bound``: whether protocols other than TLS and HTTP may pass by address alone.
+    ``host_addresses`` and ``devbox_networks`` belong to the deny floor. ``internal_zones``: names whose
+    private answers the operator welcomes (never the always-denied ones). ``address_bound``: whether
+    protocols other than TLS and HTTP may pass by address alone, on ports other than 80 and 443. The
+    ``*_hosts`` are what the policy flags of that name open (empty by default).
     """
 
     host_addresses: frozenset[IPAddress] = frozenset()
     devbox_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     internal_zones: tuple[DomainName, ...] = ()
     address_bound: bool = True
+    agent_gateway_hosts: tuple[HostPattern, ...] = ()
+    mcp_gateway_hosts: tuple[HostPattern, ...] = ()
+    mirror_hosts: tuple[HostPattern, ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NewType
 
 from outgate.errors import InvalidValueError
+from outgate.model.shown import show_text
 
 NAME_LENGTH_MAX = 253
 LABEL_LENGTH_MAX = 63
@@ -37,8 +38,13 @@ def parse_domain_name(text: str) -> DomainName:
     over-long label, a name longer than 253 characters, anything beyond ASCII letters, digits, ``-``
     and ``_``.
     """
-    shown = _shown(text)
-    _refuse_foreign_syntax(text, shown)
+    return _parse(text, text)
+
+
+def _parse(text: str, written: str) -> DomainName:
+    """``text`` in normal form; complaints show what was ``written``, which may have a ``*.`` in front."""
+    shown = show_text(written)
+    _refuse_foreign_syntax(text, written, shown)
     name = text.lower().removesuffix(".")
     if len(name) > NAME_LENGTH_MAX:
         raise HostNameError(f"{shown} is {len(name)} characters long; a host name has at most {NAME_LENGTH_MAX}.")
@@ -58,7 +64,7 @@ def _check_label(label: str, shown: str) -> None:
         raise HostNameError(f"{shown} has the label {label!r}; labels are letters, digits and inner hyphens.")
 
 
-def _refuse_foreign_syntax(text: str, shown: str) -> None:
+def _refuse_foreign_syntax(text: str, written: str, shown: str) -> None:
     """Name the mistakes that people make, in the order in which they explain the most."""
     if text in ("", "."):
         raise HostNameError("A host name must not be empty; leave the entry out instead.")
@@ -66,7 +72,7 @@ def _refuse_foreign_syntax(text: str, shown: str) -> None:
         if is_mistake(text):
             raise HostNameError(f"{shown} {complaint}")
     if not text.isascii():
-        raise HostNameError(f"{shown} is not ASCII; {_a_label_advice(text)}")
+        raise HostNameError(f"{shown} is not ASCII; {_a_label_advice(text, written)}")
 
 
 _MISTAKES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
@@ -87,17 +93,21 @@ _MISTAKES: Final[tuple[tuple[Callable[[str], bool], str], ...]] = (
 )
 
 
-def _a_label_advice(text: str) -> str:
-    wildcard = text.startswith("*.")
+_AMBIGUOUS_IN_IDNA: Final = frozenset("ßẞς\u200c\u200d")
+"""Letters that IDNA 2003 and 2008 encode differently (RFC 5894 §7.2): no advice could be right for everybody."""
+
+
+def _a_label_advice(text: str, written: str) -> str:
+    """What to write instead of a name with letters beyond ASCII, where that can be said for certain."""
+    vague = "write the name's ASCII form (its A-label, xn--…)."
+    if len(text) > NAME_LENGTH_MAX or _AMBIGUOUS_IN_IDNA & set(text):
+        return vague
     try:
-        ascii_form = (text[2:] if wildcard else text).encode("idna").decode("ascii")
-    except UnicodeError:
-        return "write the name's ASCII form (its A-label, xn--…)."
-    return f"write {('*.' if wildcard else '') + ascii_form!r} instead."
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+        # Folding full-width letters and the like can give anything, a path or an address among them.
+        name = parse_domain_name(text.encode("idna").decode("ascii"))
+    except (UnicodeError, HostNameError):
+        return vague
+    return f"write {written.removesuffix(text) + name!r} instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +128,9 @@ class HostPattern:
 
 def parse_host_pattern(text: str) -> HostPattern:
     """The pattern that ``text`` spells. Raises :class:`HostNameError` saying what to write instead."""
-    shown = _shown(text)
     if text in ("*", "*."):
         raise HostNameError("'*' would cover every name; set allow_all instead, or list the names.")
-    if text.startswith("**"):
-        raise HostNameError(f"{shown}: one '*' already covers every depth; write '*.' once.")
-    if not text.isascii():
-        raise HostNameError(f"{shown} is not ASCII; {_a_label_advice(text)}")
     rest = text.removeprefix("*.")
-    is_wildcard = rest != text
-    if is_wildcard and rest.startswith("*"):
-        raise HostNameError(f"{shown}: one '*' already covers every depth; write '*.' once.")
-    try:
-        name = parse_domain_name(rest)
-    except HostNameError as error:
-        # The complaint shows what the caller wrote, not what was left after the wildcard.
-        raise HostNameError(error.message.replace(_shown(rest), shown, 1)) from None
-    return HostPattern(name=name, is_wildcard=is_wildcard, spelling=text)
+    if text.startswith("**") or (rest != text and rest.startswith("*")):
+        raise HostNameError(f"{show_text(text)}: one '*' already covers every depth; write '*.' once.")
+    return HostPattern(name=_parse(rest, text), is_wildcard=rest != text, spelling=text)

@@ -60,6 +60,8 @@ class DenyReason(StrEnum):
     """Carrier-grade NAT space, 100.64.0.0/10 (RFC 6598)."""
     FLOOR_UNIQUE_LOCAL = "floor_unique_local"
     FLOOR_RESERVED = "floor_reserved"
+    FLOOR_EMBEDDED = "floor_embedded"
+    """An IPv6 form whose IPv4 address no rule can read (Teredo, local-use NAT64)."""
     WILDCARD_BUDGET = "wildcard_budget"
     """The wildcard already gave this devbox as many names as it may in an hour."""
     UNKNOWN_DEVBOX = "unknown_devbox"
