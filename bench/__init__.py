@@ -1,0 +1,1 @@
+"""`make bench`: every speed that docs/benchmarks.md promises, measured in one run and as ratios."""

@@ -1,0 +1,70 @@
+"""`python -m bench [--out DIR] [--only WORD]`: measure every row, print the table, write JSON and chart."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import control, flows, names
+from bench.namespaces import Namespace, run
+from bench.report import Row, show, write
+from bench.world import World, instance_id, world
+
+UPDATE_COUNTS = ((1, 5.0), (100, 10.0), (1000, 50.0))
+
+
+def gate_pid(state_dir: Path) -> int:
+    """Process id of the gate of the instance at ``state_dir``."""
+    (pid,) = run("pgrep", "-f", f"outgate.dataplane.gate.*{instance_id(state_dir)}").split()
+    return int(pid)
+
+
+def gate_rss_kib(state_dir: Path) -> int:
+    status = Path(f"/proc/{gate_pid(state_dir)}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def gateway_of(devbox: Namespace) -> str:
+    """The address of the DNS gate, which is the devbox's default gateway."""
+    return devbox.run("ip", "-4", "route", "show", "default").split()[2]
+
+
+def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
+    """The groups of rows by name, in the order in which they disturb each other least."""
+    router = Namespace(seen.plain.name.replace("box-", "router-"), seen.load_tool)
+    return {
+        "kernel": lambda: flows.kernel_flows(seen),
+        "relay": lambda: flows.relayed_flows(seen),
+        "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.state_dir)),
+        "names": lambda: names.name_lookups(seen, router, gateway_of(seen.devbox)),
+        "api": lambda: control.api(seen),
+        "start": lambda: control.starts(seen),
+        "tighten": lambda: control.tighten(seen),
+        "update": lambda: control.updates(seen, UPDATE_COUNTS),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    parser.add_argument("--only", action="append", default=[], help="a group of rows; may be repeated")
+    arguments = parser.parse_args()
+    console = Console()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="outgate-bench-") as folder, world(Path(folder)) as seen:
+        for name, measure in measures(seen).items():
+            if arguments.only and name not in arguments.only:
+                continue
+            console.print(f"measuring {name} …")
+            rows += measure()
+    show(rows, console)
+    write(rows, arguments.out)
+    console.print(f"wrote {arguments.out}/bench.json and bench.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
