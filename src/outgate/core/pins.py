@@ -261,10 +261,13 @@ class PinTable:
             return ()
         writes: list[PinWrite] = []
         for pin in box.pins.values():
-            if pin.address in present or pin.ends_s <= now_s:
+            if pin.address in present:
                 continue
-            pin.forget_ended(now_s)
-            writes.append(self._write(devbox_id, pin, pin.ends_s, now_s, is_new=True))
+            # Whatever becomes of the pin: this element is gone, and must not be deleted a second time.
+            pin.kernel_until_s = now_s
+            if pin.ends_s > now_s:
+                pin.forget_ended(now_s)
+                writes.append(self._write(devbox_id, pin, pin.ends_s, now_s, is_new=True))
         return tuple(writes)
 
     def restore(

@@ -280,8 +280,9 @@ class TestRewrite:
         assert table.rewrite(BOX, {B}, 200.0) == (lost,)
         assert table.rewrite(BOX, {A, B}, 200.0) == ()
 
-    def test_what_ended_is_not_written(self, table: PinTable) -> None:
+    def test_what_ended_is_neither_written_nor_deleted_later(self, table: PinTable) -> None:
         assert table.rewrite(BOX, (), LIFE_S) == ()
+        assert table.expire(LIFE_S) == ()
 
     def test_an_unknown_devbox_lost_nothing(self, table: PinTable) -> None:
         assert table.rewrite(OTHER, (), 1.0) == ()
