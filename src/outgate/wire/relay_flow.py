@@ -1,0 +1,295 @@
+"""One relayed connection as a state machine that knows no socket.
+
+Events go in as calls, commands come out (:mod:`outgate.wire.relay_commands`); the time is an argument.
+
+::
+
+    FIRST_BYTES ──Judge──► JUDGING ──Dial──► DIALLING ──► PASSING      TLS and the rest: bytes both ways, unread
+         │                    │                   └─────► REQUESTS     HTTP/1: each request read, judged, written anew
+         └────────────────────┴──Refuse──► OVER                        (PASSING after a 101)
+
+No byte of the client's goes upstream before the verdict on it. With ``opens_early`` (ports other than 80 and
+443, where a server may speak first) the address that the box chose is dialled at once and the server's bytes
+may come down before the client has said anything; if the client then names a host that was not taught at
+this address, that host is dialled instead, or, when the server has been heard already, the flow is refused.
+
+The time for the first bytes runs from the start, or from the client's first byte when the server may speak first.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from outgate.model.flow import BadHandshake, Handshake, HttpRequest, Opaque, TlsHello
+from outgate.model.names import DomainName
+from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, Verdict
+from outgate.wire.client_hello import ClientHelloReader, NeedMore
+from outgate.wire.first_bytes import FIRST_BYTES_MAX, FirstBytes, classify_first_bytes
+from outgate.wire.http1 import RequestRefused
+from outgate.wire.http1_page import RefusalStatus
+from outgate.wire.relay_commands import (
+    ABANDON,
+    DIAL_CHOSEN,
+    FINISH_UPSTREAM,
+    PASS_BOTH,
+    PASS_DOWN,
+    PASS_REQUESTS,
+    Abandon,
+    Answer,
+    Commands,
+    Dial,
+    Judge,
+    Refuse,
+    SendUpstream,
+)
+from outgate.wire.relay_requests import RequestRelay
+
+HANDSHAKE_S_MAX: Final = 10.0
+"""Time for the first bytes. Programs send them within a round trip; design decision 8 sets the limit."""
+_OPAQUE: Final = Opaque()
+_UNREAD: Final = BadHandshake("not inspected")
+"""What stands for a flow that passed by its address alone although it could have been read."""
+
+
+class FlowPhase(Enum):
+    """Where a relayed connection is."""
+
+    FIRST_BYTES = auto()
+    JUDGING = auto()
+    DIALLING = auto()
+    PASSING = auto()
+    REQUESTS = auto()
+    OVER = auto()
+
+
+class RelayFlow:
+    """One connection. Each method takes an event and returns what is to be done, in order."""
+
+    __slots__ = (
+        "_deadline_s",
+        "_handshake",
+        "_held",
+        "_hello",
+        "_is_server_heard",
+        "_is_upstream_open",
+        "_kind",
+        "_name",
+        "_opens_early",
+        "_phase",
+        "_requests",
+    )
+
+    def __init__(self, *, opens_early: bool, now_s: float) -> None:
+        self._phase = FlowPhase.FIRST_BYTES
+        self._opens_early = opens_early
+        self._deadline_s: float | None = None if opens_early else now_s + HANDSHAKE_S_MAX
+        self._handshake: Handshake | None = _OPAQUE if opens_early else None
+        self._kind = FirstBytes.UNKNOWN
+        self._held = b""
+        self._hello: ClientHelloReader | None = None
+        self._requests: RequestRelay | None = None
+        self._name: DomainName | None = None
+        self._is_upstream_open = False
+        self._is_server_heard = False
+
+    @property
+    def phase(self) -> FlowPhase:
+        """Where it is."""
+        return self._phase
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When to call :meth:`expire`; None while no time is running."""
+        return self._deadline_s
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What the flow is to be judged by when its policy changes; None while nothing was judged."""
+        return self._handshake
+
+    @property
+    def name(self) -> DomainName | None:
+        """The host whose rule lets the flow pass; None when its address does."""
+        return self._name
+
+    @property
+    def requests(self) -> RequestRelay | None:
+        """The HTTP/1 part, in phase REQUESTS."""
+        return self._requests
+
+    @property
+    def wants_client(self) -> bool:
+        """Whether :meth:`receive` has a use for more of the client's bytes now."""
+        if self._phase is FlowPhase.REQUESTS:
+            return self._requests is not None and self._requests.wants_client
+        return self._phase is FlowPhase.FIRST_BYTES
+
+    def begin(self) -> Commands:
+        """The client's connection is there."""
+        return (DIAL_CHOSEN,) if self._opens_early else ()
+
+    def receive(self, data: bytes, now_s: float) -> Commands:
+        """The client sent ``data``. Call it in the phases FIRST_BYTES and REQUESTS only."""
+        if self._phase is FlowPhase.REQUESTS and self._requests is not None:
+            return self._requests.receive(data)
+        if self._phase is not FlowPhase.FIRST_BYTES:
+            return ()
+        if self._deadline_s is None:
+            self._deadline_s = now_s + HANDSHAKE_S_MAX
+        seen = len(self._held)
+        self._held = held = self._held + data if seen else data
+        return self._read_first(held, data[: max(0, FIRST_BYTES_MAX - seen)])
+
+    def client_finished(self) -> Commands:
+        """The client closed its side."""
+        if self._phase is FlowPhase.REQUESTS:
+            return (FINISH_UPSTREAM,)
+        if self._phase is not FlowPhase.FIRST_BYTES:
+            return ()
+        if not self._held and not self._opens_early:
+            return self._end(ABANDON)
+        self._kind = classify_first_bytes(self._held, is_all=True)
+        if self._kind is FirstBytes.OPAQUE:
+            return self._judge(_OPAQUE)
+        return self._judge(BadHandshake("the connection ends inside its first message"))
+
+    def judged(self, verdict: Verdict, *, is_taught: bool) -> Commands:
+        """The verdict that the last Judge asked for.
+
+        ``is_taught``: the name in the handshake is one by which the box learnt the address it chose, so that
+        this address will do.
+        """
+        if self._phase is FlowPhase.REQUESTS and self._requests is not None:
+            return self._after_refusal(self._requests.judged(verdict if isinstance(verdict, Deny) else None))
+        if self._phase is not FlowPhase.JUDGING:
+            return ()
+        if isinstance(verdict, Deny):
+            return self._refuse(verdict)
+        self._note_name(verdict)
+        target = None if is_taught else self._name
+        self._phase = FlowPhase.DIALLING
+        if self._opens_early and target is None:
+            return self._start_passing() if self._is_upstream_open else ()
+        if self._is_server_heard:
+            return self._refuse(
+                Deny(DenyReason.NOT_RESOLVED, f"The server at this address spoke first, and is not {target}'s.")
+            )
+        self._is_upstream_open = False
+        return (DIAL_CHOSEN if target is None else Dial(target),)
+
+    def upstream_opened(self) -> Commands:
+        """The connection that the last Dial asked for is there."""
+        self._is_upstream_open = True
+        if self._phase is FlowPhase.DIALLING:
+            return self._start_passing()
+        return (PASS_DOWN,)
+
+    def server_heard(self) -> None:
+        """A byte of the server's went to the client."""
+        self._is_server_heard = True
+
+    def responded(self, data: bytes) -> Commands:
+        """In phase REQUESTS: the server sent ``data``, which is on its way to the client."""
+        return self._after_response(self._requests.responded(data) if self._requests is not None else ())
+
+    def passed_down(self, count: int) -> Commands:
+        """In phase REQUESTS: ``count`` bytes of the server's went to the client unread."""
+        return self._after_response(self._requests.passed_down(count) if self._requests is not None else ())
+
+    def expire(self, now_s: float) -> Commands:
+        """Time passed. Refuses the flow when its first bytes are overdue."""
+        if self._phase is not FlowPhase.FIRST_BYTES or self._deadline_s is None or now_s < self._deadline_s:
+            return ()
+        sentence = f"The first bytes did not say what this is within {HANDSHAKE_S_MAX:.0f} s."
+        return self._refuse(Deny(DenyReason.HANDSHAKE_TIMEOUT, sentence))
+
+    def refuse(self, deny: Deny) -> Commands:
+        """End it for a reason that was found outside: no address of the named host may be dialled, say."""
+        return self._refuse(deny)
+
+    def _read_first(self, held: bytes, data: bytes) -> Commands:
+        kind = self._kind
+        if kind is FirstBytes.UNKNOWN:
+            kind = self._kind = classify_first_bytes(held[:FIRST_BYTES_MAX])
+            data = held[:FIRST_BYTES_MAX]
+        match kind:
+            case FirstBytes.TLS:
+                return self._read_hello(data)
+            case FirstBytes.HTTP:
+                return self._read_request(data)
+            case FirstBytes.OPAQUE:
+                return self._judge(_OPAQUE)
+            case FirstBytes.UNKNOWN:
+                return self._refuse_long() if len(held) >= FIRST_BYTES_MAX else ()
+
+    def _read_hello(self, data: bytes) -> Commands:
+        if self._hello is None:
+            self._hello = ClientHelloReader()
+        result = self._hello.feed(data)
+        if not isinstance(result, NeedMore):
+            return self._judge(result)
+        return self._refuse_long() if len(self._held) >= FIRST_BYTES_MAX else ()
+
+    def _read_request(self, data: bytes) -> Commands:
+        if self._requests is None:
+            self._requests = RequestRelay()
+        result = self._requests.first(data)
+        if result is None:
+            return self._refuse_long() if len(self._held) >= FIRST_BYTES_MAX else ()
+        return self._refuse_long() if isinstance(result, RequestRefused) else self._judge(result)
+
+    def _judge(self, handshake: Handshake) -> Commands:
+        self._phase = FlowPhase.JUDGING
+        self._deadline_s = None
+        self._handshake = handshake
+        self._hello = None
+        return (Judge(handshake),)
+
+    def _note_name(self, verdict: Verdict) -> None:
+        """Remember what the flow passes by, and what it will be judged by when the policy changes."""
+        handshake = self._handshake
+        if isinstance(verdict, Allow) and verdict.reason is AllowReason.HOSTNAME:
+            if isinstance(handshake, TlsHello):
+                self._name = handshake.server_name
+            elif isinstance(handshake, HttpRequest):
+                self._name = handshake.host
+        elif handshake is not _OPAQUE:
+            # Allowed by its address alone: it goes to that address whatever it names, and requests pass
+            # unread. So no name may ever vouch for it, should the policy change.
+            self._requests = None
+            self._handshake = _UNREAD
+
+    def _start_passing(self) -> Commands:
+        held, self._held = self._held, b""
+        if self._requests is not None:
+            self._phase = FlowPhase.REQUESTS
+            return (PASS_REQUESTS, *self._requests.start())
+        self._phase = FlowPhase.PASSING
+        return (SendUpstream(held), PASS_BOTH) if held else (PASS_BOTH,)
+
+    def _after_response(self, commands: Commands) -> Commands:
+        if PASS_BOTH in commands:
+            self._phase = FlowPhase.PASSING
+            self._requests = None
+        return self._after_refusal(commands)
+
+    def _after_refusal(self, commands: Commands) -> Commands:
+        if any(isinstance(command, Refuse) for command in commands):
+            self._phase = FlowPhase.OVER
+        return commands
+
+    def _refuse_long(self) -> Commands:
+        sentence = f"The first bytes do not end within {FIRST_BYTES_MAX // 1024} KiB."
+        return self._refuse(Deny(DenyReason.HANDSHAKE_TOO_LONG, sentence))
+
+    def _refuse(self, deny: Deny) -> Commands:
+        if self._kind is not FirstBytes.HTTP:
+            return self._end(Refuse(deny, None))
+        if self._requests is not None:
+            return self._end(self._requests.refusal(deny))
+        return self._end(Refuse(deny, Answer(RefusalStatus.FORBIDDEN, None, with_body=True)))
+
+    def _end(self, command: Refuse | Abandon) -> Commands:
+        self._phase = FlowPhase.OVER
+        self._held = b""
+        self._deadline_s = None
+        return (command,)
