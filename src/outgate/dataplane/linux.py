@@ -1,0 +1,413 @@
+"""The driver of a Linux kernel: desired state in, one nft transaction out.
+
+``set`` keeps to one order. What closes comes first: grants, cells and the links of devboxes that go leave the
+table in one transaction, together with what the new policies add. Then links go and come. Links of new
+devboxes are opened last, when everything about them is in place. The first ``set`` of a driver's life, and one
+after drift, writes the whole table anew (one transaction as well) and carries the pins over.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from outgate.dataplane import netns
+from outgate.dataplane.conntrack import Conntrack, TrackedFlow
+from outgate.dataplane.driver import (
+    Applied,
+    Denial,
+    DevboxLink,
+    DriverError,
+    RouterState,
+    check_state,
+)
+from outgate.dataplane.elements import (
+    change_policies,
+    close_devboxes,
+    live_grants,
+    move_devboxes,
+    open_devboxes,
+)
+from outgate.dataplane.layout import NetworkLayout, uplink_host_name
+from outgate.dataplane.links import box_end, create_devbox, remove_devbox, router_end, router_side_requests
+from outgate.dataplane.netlink import NetlinkError
+from outgate.dataplane.nflog import LoggedPacket, NflogReader
+from outgate.dataplane.nft_observe import ChainPrint, observe_chains, observe_counters, observe_rules, observe_set
+from outgate.dataplane.pin_elements import TABLE, Pin
+from outgate.dataplane.router import Router, TablePrint, link_name
+from outgate.dataplane.ruleset import (
+    DENIED,
+    LOG_GROUP,
+    LOG_PREFIX_LIMIT,
+    RulesetOptions,
+    address_map,
+    cidr_map,
+    policy_chain,
+    render_new_policies,
+    render_removed_policies,
+    render_replacement,
+)
+from outgate.dataplane.sock_diag import SockDiag
+from outgate.dataplane.uplink import HostNetwork, HostRoutes, observe_ipv6_obstacle
+from outgate.errors import OutgateError
+from outgate.model.addresses import IPAddress, Protocol
+from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan
+
+_EMPTY: Final = RouterState()
+
+
+class LinuxDenials:
+    """Denied packets of one router namespace."""
+
+    def __init__(self, reader: NflogReader) -> None:
+        self._reader = reader
+
+    @property
+    def lost(self) -> int:
+        """Times the kernel's buffer overflowed."""
+        return self._reader.lost
+
+    def fileno(self) -> int:
+        """Readable when there are some."""
+        return self._reader.fileno()
+
+    def read(self) -> tuple[Denial, ...]:
+        """Those that are there now. Never blocks."""
+        return tuple(map(_denial, self._reader.read()))
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._reader.close()
+
+
+def _denial(packet: LoggedPacket) -> Denial:
+    return Denial(
+        link=link_name(packet.link_index),
+        source=packet.source,
+        destination=packet.destination,
+        protocol=packet.protocol,
+        source_port=packet.source_port,
+        destination_port=packet.destination_port,
+        is_over_limit=packet.prefix == LOG_PREFIX_LIMIT,
+    )
+
+
+class LinuxDriver:
+    """One instance's part of this kernel. The host is the network namespace the thread is in when it is made.
+
+    ``layout.has_ipv6`` is what is wanted; :meth:`ensure_router` says what the host allows.
+    """
+
+    def __init__(self, layout: NetworkLayout, options: RulesetOptions) -> None:
+        self._layout = layout
+        self._options = options
+        self._host = HostNetwork()
+        self._host_conntrack = Conntrack()
+        self._router: Router | None = None
+        self._state: RouterState | None = None
+        """What the kernel's table holds; None when that is not known and it must be written anew."""
+        self._print = TablePrint()
+
+    def close(self) -> None:
+        """Give the sockets back. Everything in the kernel stays in force."""
+        self._host.close()
+        self._host_conntrack.close()
+        if self._router is not None:
+            self._router.close()
+            self._router = None
+        self._state = None
+
+    def ensure_router(self) -> NetworkLayout:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        routes = self._host.observe_routes()
+        if self._router is None and self._layout.has_ipv6 and observe_ipv6_obstacle(routes) is not None:
+            # Decided once in a driver's life: devboxes that have IPv6 keep it.
+            self._layout = replace(self._layout, has_ipv6=False)
+        try:
+            router = self._open_router()
+            # The table is there before anything can reach it.
+            if not observe_chains(router.netfilter, TABLE):
+                router.nft.run(render_replacement(self._layout, self._options, _EMPTY))
+                self._state = None
+            router.ensure_settings()
+            self._host.ensure_uplink(self._layout, router.links, routes.mtu)
+            self._host.ensure_forwarding(self._layout, routes)
+        except OutgateError as error:
+            raise DriverError(f"The router namespace cannot be made: {error.message}") from error
+        return self._layout
+
+    def _open_router(self) -> Router:
+        if self._router is not None and not self._router.is_current():
+            self._router.close()
+            self._router, self._state = None, None
+        if self._router is None:
+            self._router = Router.ensure(self._layout)
+        return self._router
+
+    def _opened(self) -> Router:
+        if self._router is None:
+            self.ensure_router()
+        if self._router is None:  # pragma: no cover - ensure_router raises instead
+            raise DriverError("There is no router namespace.")
+        return self._router
+
+    def set(self, state: RouterState) -> Applied:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        check_state(state, self._layout)
+        router, old = self._opened(), self._state
+        try:
+            if old is None:
+                return self._replace(state)
+            try:
+                return self._update(router, old, state)
+            except NetlinkError:
+                # The kernel is not in the state we knew; write all of it.
+                applied = self._replace(state)
+                lost = live_grants(old.plans.values()) - live_grants(state.plans.values())
+                return replace(applied, revoked_grants=applied.revoked_grants | lost)
+        except OutgateError as error:
+            self._state = None
+            raise DriverError(f"The rules could not be changed: {error.message}") from error
+
+    def _update(self, router: Router, old: RouterState, new: RouterState) -> Applied:
+        added_policies = new.plans.keys() - old.plans.keys()
+        removed_policies = old.plans.keys() - new.plans.keys()
+        gone = [devbox for name, devbox in old.devboxes.items() if _is_gone(devbox, new.devboxes.get(name))]
+        kept = {name: devbox for name, devbox in old.devboxes.items() if not _is_gone(devbox, new.devboxes.get(name))}
+        moved = [name for name, devbox in kept.items() if devbox != new.devboxes[name]]
+        revoked = live_grants(old.plans.values()) - live_grants(new.plans.values())
+        if added_policies:
+            router.nft.run(render_new_policies(added_policies))
+            self._learn_policies(router, added_policies)
+        messages = [*close_devboxes(gone), *change_policies(old, new)]
+        # A policy's maps may change a moment after the set of its devboxes does, and so a devbox that comes to a
+        # policy which changes at the same time is shut out until both have happened.
+        shut = [name for name in moved if _old_plan(old, new, name) not in (None, _plan(new, name))]
+        closing = close_devboxes(kept[name] for name in shut)
+        moving = [name for name in moved if name not in shut]
+        messages += closing + move_devboxes((kept[name] for name in moving), (new.devboxes[name] for name in moving))
+        router.netfilter.batch(messages)
+        if shut:
+            router.netfilter.batch(open_devboxes(new.devboxes[name] for name in shut))
+        self._state = replace(new, devboxes={name: new.devboxes[name] for name in kept})
+        # The grants of the former policy may be live for others, so a moved devbox keeps no flow.
+        self._forget(router, (kept[name] for name in moved))
+        self._remove(router, gone)
+        if removed_policies:
+            router.nft.run(render_removed_policies(removed_policies))
+            self._unlearn_policies(removed_policies)
+        failures = self._create(router, new)
+        return Applied(revoked, failures)
+
+    def _replace(self, state: RouterState) -> Applied:
+        self.ensure_router()
+        router = self._opened()
+        links = router.observe_links()
+        kept = {
+            name: devbox
+            for name, devbox in state.devboxes.items()
+            if devbox.slot in links
+            and links[devbox.slot].alias == name
+            and netns.has_namespace(self._layout.devbox_namespace(devbox.slot))
+        }
+        kept_links = {devbox.link for devbox in kept.values()}
+        live_before = router.observe_live()
+        pins = [pin for pin in router.observe_pins() if pin.link in kept_links]
+        current = replace(state, devboxes=kept)
+        router.nft.run(render_replacement(self._layout, self._options, current, pins))
+        self._print = router.observe_print()
+        self._state = current
+        for devbox in kept.values():
+            near, far = router_end(self._layout, devbox.slot), box_end(devbox.slot)
+            router.links.do(router_side_requests(devbox, near, far))
+        self._remove_leftovers(router, links.keys(), {devbox.slot for devbox in kept.values()})
+        self._forget_strangers(router, kept.values())
+        failures = self._create(router, state)
+        return Applied(live_before - live_grants(state.plans.values()), failures, is_replaced=True)
+
+    def _create(self, router: Router, wanted: RouterState) -> Mapping[str, str]:
+        """Give the devboxes that lack them namespace and link, then open all of them at once."""
+        state = self._state or _EMPTY
+        missing = [devbox for name, devbox in wanted.devboxes.items() if name not in state.devboxes]
+        if not missing:
+            return {}
+        mtu = self._host.observe_routes().mtu
+        failures: dict[str, str] = {}
+        created: list[DevboxLink] = []
+        for devbox in missing:
+            try:
+                remove_devbox(router.links, self._layout, devbox.slot)
+                create_devbox(router.links, self._layout, devbox, mtu)
+            except OutgateError as error:
+                failures[devbox.devbox_id] = f"Devbox {devbox.devbox_id} got no link: {error.message}"
+            else:
+                created.append(devbox)
+        router.netfilter.batch(open_devboxes(created))
+        opened = {devbox.devbox_id: devbox for devbox in created}
+        self._state = replace(state, devboxes={**state.devboxes, **opened})
+        return failures
+
+    def _remove(self, router: Router, devboxes: Collection[DevboxLink]) -> None:
+        """Remove links, namespaces, pins and tracked flows of devboxes that are closed already."""
+        for devbox in devboxes:
+            remove_devbox(router.links, self._layout, devbox.slot)
+        router.drop_pins(devbox.link for devbox in devboxes)
+        self._forget(router, devboxes)
+
+    def _remove_leftovers(self, router: Router, slots: Iterable[int], kept: Collection[int]) -> None:
+        prefix = self._layout.devbox_namespace(0).removesuffix("0")
+        named = (name.removeprefix(prefix) for name in netns.list_namespaces(prefix))
+        for slot in {*slots, *(int(text) for text in named if text.isdigit())} - set(kept):
+            remove_devbox(router.links, self._layout, slot)
+
+    def _forget(self, router: Router, devboxes: Iterable[DevboxLink]) -> None:
+        for devbox in devboxes:
+            for address in (devbox.address4, devbox.address6):
+                if address is not None:
+                    router.conntrack.forget_by_source(address)
+                    self._host_conntrack.forget_by_source(address)
+
+    def _forget_strangers(self, router: Router, kept: Iterable[DevboxLink]) -> None:
+        """Forget the flows of addresses that no devbox has: a slot must not inherit any."""
+        layout = self._layout
+        known: set[IPAddress] = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6}
+        for devbox in kept:
+            known |= {address for address in (devbox.address4, devbox.address6) if address is not None}
+        for address in router.conntrack.sources() - known:
+            if address in (layout.pool4 if address.version == 4 else layout.pool6):
+                router.conntrack.forget_by_source(address)
+                self._host_conntrack.forget_by_source(address)
+
+    def _learn_policies(self, router: Router, numbers: Iterable[int]) -> None:
+        # Only what we have just added is learnt; the rest stays as recorded, so that no drift is taken for ours.
+        for number in numbers:
+            chain = policy_chain(number)
+            self._print.chains[chain] = ChainPrint(b"", observe_rules(router.netfilter, TABLE, chain))
+            for name in (cidr_map(number), address_map(number)):
+                self._print.sets[name] = observe_set(router.netfilter, TABLE, name)
+
+    def _unlearn_policies(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._print.chains.pop(policy_chain(number), None)
+            for name in (cidr_map(number), address_map(number)):
+                self._print.sets.pop(name, None)
+
+    def abort_revoked(self, grants: Collection[int], devboxes: Collection[str]) -> int:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        state, router = self._state, self._opened()
+        if state is None or not grants:
+            return 0
+        owners: dict[IPAddress, DevboxLink] = {}
+        for devbox in (state.devboxes[name] for name in devboxes if name in state.devboxes):
+            owners |= {address: devbox for address in (devbox.address4, devbox.address6) if address is not None}
+        doomed: dict[int, list[TrackedFlow]] = defaultdict(list)
+        try:
+            for flow in router.conntrack.find_by_mark(frozenset(grants)):
+                owner = owners.get(flow.source)
+                if owner is None or flow.protocol != Protocol.TCP:
+                    continue
+                if not _is_allowed_again(flow, state.plans[owner.policy_number], state.host_addresses):
+                    doomed[owner.slot].append(flow)
+            return sum(self._abort(slot, flows) for slot, flows in doomed.items())
+        except OutgateError as error:
+            raise DriverError(f"Sockets of revoked flows could not be destroyed: {error.message}") from error
+
+    def _abort(self, slot: int, flows: Iterable[TrackedFlow]) -> int:
+        with netns.entered(self._layout.devbox_namespace(slot)), SockDiag() as sockets:
+            return sum(
+                sockets.destroy_tcp(flow.source, flow.source_port, flow.destination, flow.destination_port)
+                for flow in flows
+            )
+
+    def observe_drift(self) -> tuple[str, ...]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        if self._router is None or self._state is None:
+            return ()
+        if not self._router.is_current():
+            self._state = None
+            return (f"The network namespace {self._layout.router_namespace} is gone.",)
+        try:
+            sentences = (
+                *self._router.observe_drift(self._state, self._print),
+                *self._host.observe_drift(self._layout, self._host.observe_routes()),
+            )
+        except OutgateError as error:
+            raise DriverError(f"The kernel could not be read: {error.message}") from error
+        if sentences:
+            self._state = None
+        return sentences
+
+    def observe_host_addresses(self) -> frozenset[IPAddress]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        return self._host.observe_addresses()
+
+    def observe_routes(self) -> HostRoutes:
+        """Where the host's default routes lead."""
+        return self._host.observe_routes()
+
+    def pins(self) -> tuple[Pin, ...]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        return tuple(self._opened().observe_pins())
+
+    def denials(self) -> LinuxDenials:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        with netns.entered(self._opened().namespace):
+            return LinuxDenials(NflogReader(LOG_GROUP))
+
+    def denied_packets(self) -> Mapping[str, int]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        counters = observe_counters(self._opened().netfilter, TABLE, DENIED)
+        return {key.rstrip(b"\0").decode("ascii", "replace"): packets for key, packets in counters.items()}
+
+    def teardown(self) -> None:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        if self._router is not None:
+            self._router.close()
+            self._router = None
+        self._state = None
+        teardown_instance(self._layout.instance)
+        for address in self._host_conntrack.sources():
+            if address in (self._layout.pool4 if address.version == 4 else self._layout.pool6):
+                self._host_conntrack.forget_by_source(address)
+
+
+def teardown_instance(instance: str) -> None:
+    """Remove everything of an instance from the host the thread is in, by its id alone. May be repeated."""
+    host = HostNetwork()
+    try:
+        host.remove(uplink_host_name(instance))
+    finally:
+        host.close()
+    prefix = f"outgate-{instance}"
+    for name in netns.list_namespaces(prefix):
+        if name == prefix or name.startswith(f"{prefix}-"):
+            netns.remove_namespace(name)
+
+
+def _is_gone(old: DevboxLink, new: DevboxLink | None) -> bool:
+    """Whether a devbox's link has to go: it is not wanted any more, or in another place."""
+    return new is None or replace(old, policy_number=new.policy_number) != new
+
+
+def _plan(state: RouterState, devbox_id: str) -> PolicyPlan:
+    return state.plans[state.devboxes[devbox_id].policy_number]
+
+
+def _old_plan(old: RouterState, new: RouterState, devbox_id: str) -> PolicyPlan | None:
+    """What the policy that a devbox comes to was before."""
+    return old.plans.get(new.devboxes[devbox_id].policy_number)
+
+
+def _is_allowed_again(flow: TrackedFlow, plan: PolicyPlan, host_addresses: frozenset[IPAddress]) -> bool:
+    """Whether the ruleset lets a TCP flow whose grant died live on under another one (as its chains decide it)."""
+    if flow.mark & GRANT_ALL_BIT or flow.destination in host_addresses:
+        return False
+    if plan.grant_all in plan.live:
+        return True
+    value = int(flow.destination)
+    return flow.destination.version == 4 and any(
+        cell.protocol is Protocol.TCP
+        and cell.first <= value <= cell.last
+        and cell.port_first <= flow.destination_port <= cell.port_last
+        for cell in plan.port_cells
+    )

@@ -1,0 +1,247 @@
+"""The router namespace of one instance: its sockets, and reading back what it holds."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from outgate.dataplane import netns
+from outgate.dataplane.conntrack import Conntrack
+from outgate.dataplane.driver import DevboxLink, RouterState
+from outgate.dataplane.elements import table_elements
+from outgate.dataplane.layout import (
+    LINK_INDEX_BASE,
+    RELAY_RULE_PRIORITY,
+    NetworkLayout,
+)
+from outgate.dataplane.links import Rtnetlink, box_end, router_end, router_requests, router_sysctls
+from outgate.dataplane.netlink import NetlinkError
+from outgate.dataplane.nfnetlink import Element, Nfnetlink, delete_elements, key_link
+from outgate.dataplane.nft import Nft
+from outgate.dataplane.nft_observe import ChainPrint, observe_chains, observe_sets
+from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, dump_pins
+from outgate.dataplane.rtnetlink import Link, Route
+from outgate.dataplane.ruleset import FLOOR4, FLOOR6, LIVE
+from outgate.dataplane.sysctl import ensure_sysctls, observe_differing
+
+_ALREADY_THERE: Final = frozenset({errno.EEXIST})
+_DELETE_ATTEMPTS_MAX: Final = 5
+"""A pin that expires between reading and deleting fails the batch; a few rounds catch up with that."""
+
+
+@dataclass(frozen=True, slots=True)
+class TablePrint:
+    """Fingerprint of the table: chains with their rules, what the sets are, and the elements that never change."""
+
+    chains: dict[str, ChainPrint] = field(default_factory=dict)
+    sets: dict[str, bytes] = field(default_factory=dict)
+    floor: frozenset[tuple[str, Element]] = frozenset()
+
+
+class Router:
+    """The sockets that work in the router namespace. They stay with it when the name goes to another one."""
+
+    def __init__(self, layout: NetworkLayout) -> None:
+        self.layout = layout
+        self.namespace = netns.open_namespace(layout.router_namespace)
+        self.identity = netns.namespace_identity(self.namespace)
+        with netns.entered(self.namespace):
+            self.links = Rtnetlink()
+            self.netfilter = Nfnetlink()
+            self.nft = Nft()
+            self.conntrack = Conntrack()
+
+    @classmethod
+    def ensure(cls, layout: NetworkLayout) -> Self:
+        """The router namespace, made if there is none."""
+        if not netns.has_namespace(layout.router_namespace):
+            with netns.created(layout.router_namespace):
+                ensure_sysctls(router_sysctls())
+        return cls(layout)
+
+    def close(self) -> None:
+        """Give the sockets back; the namespace stays."""
+        self.links.close()
+        self.netfilter.close()
+        self.nft.close()
+        self.conntrack.close()
+        os.close(self.namespace)
+
+    def is_current(self) -> bool:
+        """Whether the namespace still goes by its name."""
+        name = self.layout.router_namespace
+        return netns.has_namespace(name) and netns.namespace_identity(name) == self.identity
+
+    def ensure_settings(self) -> None:
+        """Kernel settings, gateway addresses, the relay's route and rule."""
+        with netns.entered(self.namespace):
+            ensure_sysctls(router_sysctls())
+        self.links.do(router_requests(self.layout), ignoring=_ALREADY_THERE)
+
+    def observe_links(self) -> dict[int, Link]:
+        """The devbox links by slot, whoever they belong to."""
+        named = {link.name: link for link in self.links.links()}
+        slots = {name: _slot(name) for name in named}
+        return {slot: named[name] for name, slot in slots.items() if slot is not None}
+
+    def observe_live(self) -> frozenset[int]:
+        """The grants that are live in the kernel; none when there is no table."""
+        try:
+            elements = self.netfilter.dump_elements(TABLE, LIVE)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return frozenset()
+            raise
+        return frozenset(int.from_bytes(element.key, sys.byteorder) for element in elements)
+
+    def observe_pins(self) -> list[Pin]:
+        """Every pin; none when there is no table."""
+        try:
+            return dump_pins(self.netfilter)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return []
+            raise
+
+    def observe_print(self) -> TablePrint:
+        """The table's fingerprint as it is now."""
+        sets = observe_sets(self.netfilter, TABLE)
+        floor = {
+            (name, element)
+            for name in (FLOOR4, FLOOR6)
+            if name in sets
+            for element in self.netfilter.dump_elements(TABLE, name)
+        }
+        return TablePrint(observe_chains(self.netfilter, TABLE), sets, frozenset(floor))
+
+    def drop_pins(self, links: Iterable[str]) -> None:
+        """Delete every pin of these links."""
+        needles = [key_link(link) for link in links]
+        if not needles:
+            return
+        for name in (PINS4, PINS6):
+            self._drop_pins(name, needles)
+
+    def _drop_pins(self, set_name: str, needles: list[bytes]) -> None:
+        for _ in range(_DELETE_ATTEMPTS_MAX):
+            elements = self.netfilter.dump_elements(
+                TABLE, set_name, lambda payload: any(needle in payload for needle in needles)
+            )
+            doomed = [Element(element.key) for element in elements if element.key[:16] in needles]
+            try:
+                self.netfilter.batch(delete_elements(TABLE, set_name, doomed))
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            else:
+                return
+        raise NetlinkError(errno.EAGAIN, f"deleting pins out of {set_name}", index=None)
+
+    def observe_drift(self, state: RouterState, expected: TablePrint) -> list[str]:
+        """How the namespace differs from ``state``, a sentence each."""
+        return [
+            *_compare_prints(expected, self.observe_print()),
+            *self._compare_elements(state),
+            *self._compare_settings(),
+            *self._compare_links(state.devboxes.values()),
+        ]
+
+    def _compare_elements(self, state: RouterState) -> Iterable[str]:
+        for name, wanted in table_elements(state).items():
+            try:
+                observed = frozenset(map(_comparable, self.netfilter.dump_elements(TABLE, name)))
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                continue  # a set that is gone is told by the fingerprint
+            expected = frozenset(map(_comparable, wanted))
+            if observed != expected:
+                missing, extra = len(expected - observed), len(observed - expected)
+                yield f"Set {name} lacks {missing} elements and has {extra} that do not belong there."
+
+    def _compare_settings(self) -> Iterable[str]:
+        layout = self.layout
+        with netns.entered(self.namespace):
+            for name in observe_differing(router_sysctls()):
+                yield f"net/{name} of the router namespace is not {router_sysctls()[name]}."
+        ours = [
+            rule
+            for rule in self.links.rules()
+            if (rule.priority, rule.mark, rule.table) == (RELAY_RULE_PRIORITY, layout.relay_mark, layout.relay_table)
+        ]
+        if len(ours) != (2 if layout.has_ipv6 else 1):
+            yield "The routing rule of the relay is gone or doubled."
+        routes = self.links.routes()
+        families = (4, 6) if layout.has_ipv6 else (4,)
+        for version in families:
+            of_family = [route for route in routes if route.destination.version == version]
+            if not any(route.table == layout.relay_table and route.destination.prefixlen == 0 for route in of_family):
+                yield f"The relay's IPv{version} route is gone."
+            if not any(_is_default_out(route) for route in of_family):
+                yield f"The router namespace has no IPv{version} default route."
+        addresses = {address for _, address, _ in self.links.addresses()}
+        if layout.gateway4 not in addresses or (layout.has_ipv6 and layout.gateway6 not in addresses):
+            yield "The gateway's address is gone."
+
+    def _compare_links(self, devboxes: Iterable[DevboxLink]) -> Iterable[str]:
+        links = self.observe_links()
+        routed = {
+            (route.destination.network_address, route.link_index)
+            for route in self.links.routes()
+            if route.destination.prefixlen == route.destination.max_prefixlen
+        }
+        neighbours = set(self.links.neighbours())
+        for devbox in devboxes:
+            link = links.get(devbox.slot)
+            if link is None or not link.is_up or link.alias != devbox.devbox_id:
+                yield f"The link {devbox.link} of devbox {devbox.devbox_id} is gone or is not the devbox's own."
+                continue
+            if not netns.has_namespace(self.layout.devbox_namespace(devbox.slot)):
+                yield f"The network namespace of devbox {devbox.devbox_id} is gone."
+            index, hardware = router_end(self.layout, devbox.slot).index, box_end(devbox.slot).hardware_address
+            for address in (devbox.address4, devbox.address6):
+                if address is None:
+                    continue
+                if (address, index) not in routed or (index, address, hardware) not in neighbours:
+                    yield f"The route to {address} of devbox {devbox.devbox_id} is gone."
+
+
+def _slot(name: str) -> int | None:
+    digits = name.removeprefix("og")
+    return int(digits) if digits != name and digits.isascii() and digits.isdigit() else None
+
+
+def link_name(index: int) -> str:
+    """Name of the devbox link with that interface index in a router namespace."""
+    return f"og{index - LINK_INDEX_BASE}"
+
+
+def _is_default_out(route: Route) -> bool:
+    return route.destination.prefixlen == 0 and route.gateway is not None
+
+
+def _comparable(element: Element) -> tuple[bytes, bytes, object]:
+    # A single value may come back without its end.
+    return element.key, element.key if element.key_end is None else element.key_end, element.data
+
+
+def _compare_prints(expected: TablePrint, observed: TablePrint) -> Iterable[str]:
+    if not observed.chains and not observed.sets:
+        yield "The table inet outgate is gone."
+        return
+    yield from _compare_named("Chain", expected.chains, observed.chains)
+    yield from _compare_named("Set", expected.sets, observed.sets)
+    if expected.floor != observed.floor:
+        yield "The deny floor was changed."
+
+
+def _compare_named(kind: str, wanted: Mapping[str, object], found: Mapping[str, object]) -> Iterable[str]:
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            yield f"{kind} {name} is gone."
+        elif name not in wanted:
+            yield f"{kind} {name} does not belong there."
+        elif wanted[name] != found[name]:
+            yield f"{kind} {name} was changed."
