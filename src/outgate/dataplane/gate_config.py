@@ -1,0 +1,77 @@
+"""What the gate is told at its start; the agent writes it as the first frame on the control socket."""
+
+from ipaddress import ip_address, ip_network
+
+import msgspec
+
+from outgate.dataplane.dns_exchange import ServerAddress
+from outgate.dataplane.dns_gate import DeniedAnswer
+from outgate.errors import InvalidValueError
+from outgate.model.flow import HostContext
+from outgate.model.names import parse_domain_name, parse_host_pattern
+
+_DNS_PORT = 53
+
+
+class GateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="config"):
+    """Fixed for the life of one gate process; what changes comes in GateApply.
+
+    ``resolvers``: upstream servers as ``address`` or ``address:port`` (``[address]:port`` for IPv6), in order of
+    preference, reached from the namespace the process is started in. ``dns_addresses``: where devboxes ask, in
+    ``namespace``. ``relay_port`` 0 takes any free port.
+    """
+
+    namespace: str
+    """Path of the router namespace."""
+    dns_addresses: tuple[str, ...]
+    resolvers: tuple[str, ...]
+    relay_port: int
+    dns_port: int = _DNS_PORT
+    denied_answer: DeniedAnswer = DeniedAnswer.NXDOMAIN
+    has_ipv6: bool = True
+    devbox_networks: tuple[str, ...] = ()
+    internal_zones: tuple[str, ...] = ()
+    address_bound: bool = True
+    agent_gateway_hosts: tuple[str, ...] = ()
+    mcp_gateway_hosts: tuple[str, ...] = ()
+    mirror_hosts: tuple[str, ...] = ()
+
+
+def host_context(config: GateConfig) -> HostContext:
+    """The part of the decisions' context that the configuration fixes. Raises ValueError for what does not parse."""
+    return HostContext(
+        devbox_networks=tuple(ip_network(text) for text in config.devbox_networks),
+        internal_zones=tuple(parse_domain_name(text) for text in config.internal_zones),
+        address_bound=config.address_bound,
+        agent_gateway_hosts=tuple(parse_host_pattern(text) for text in config.agent_gateway_hosts),
+        mcp_gateway_hosts=tuple(parse_host_pattern(text) for text in config.mcp_gateway_hosts),
+        mirror_hosts=tuple(parse_host_pattern(text) for text in config.mirror_hosts),
+    )
+
+
+def upstream_servers(config: GateConfig) -> tuple[ServerAddress, ...]:
+    """The resolvers. Raises :class:`InvalidValueError` when there is none, or one that does not parse."""
+    if not config.resolvers:
+        raise InvalidValueError("No upstream resolver is known; set OUTGATE_UPSTREAM_DNS=ip[:port].", field="resolvers")
+    return tuple(parse_server(text) for text in config.resolvers)
+
+
+def parse_server(text: str) -> ServerAddress:
+    """The resolver that ``text`` names: ``ip``, ``ip:port`` or ``[ip]:port``. Raises :class:`InvalidValueError`."""
+    if text.startswith("["):
+        address, bracket, port = text[1:].partition("]")
+        is_closed = bool(bracket) and (not port or port.startswith(":"))
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        address, _, port = text.partition(":")
+        is_closed = bool(port)
+    else:
+        address, port, is_closed = text, "", True
+    try:
+        number = int(port or _DNS_PORT)
+        canonical = str(ip_address(address))
+    except ValueError:
+        is_closed, number, canonical = False, 0, ""
+    if not is_closed or not 0 < number <= 0xFFFF:
+        raise InvalidValueError(f"{text!r} is no resolver; write ip, ip:port or [ip]:port.", field="resolvers")
+    return ServerAddress(canonical, number)

@@ -1,0 +1,127 @@
+"""The pumps of a connection whose requests are read: bodies of known length pass unread, the rest comes by."""
+
+from typing import TYPE_CHECKING, Final
+
+from outgate.dataplane.relay_pump import Pumped
+from outgate.wire.relay_flow import FlowPhase
+
+if TYPE_CHECKING:
+    from outgate.dataplane.relay_connection import Connection
+
+_ROUNDS_MAX: Final = 32
+"""Messages handled per event, so that one busy connection starves nobody."""
+_SPLICE_BYTES_MIN: Final = 16 * 1024
+"""Below this, copying costs less than a way through a pipe."""
+
+
+def pump_requests(connection: "Connection") -> None:
+    """Client to server."""
+    try:
+        for _ in range(_ROUNDS_MAX):
+            if not _pump_request(connection):
+                return
+    except OSError as error:
+        connection.fail(error.strerror or "broken")
+        return
+    connection.schedule(connection.up)
+
+
+def _pump_request(connection: "Connection") -> bool:
+    """One step; whether to go on at once."""
+    flow, up, requests = connection.flow, connection.up, connection.flow.requests
+    if not up.is_empty:
+        up.move(connection.context.pool, 0)
+        if not up.is_empty:
+            connection.is_client_ready = True
+            return False
+    if up.is_source_done:
+        connection.settle_up()
+        return False
+    if requests is None or not flow.wants_client:
+        connection.is_client_ready = True
+        return False
+    if requests.passable_up:
+        return _pass_body(connection, requests.passable_up)
+    data = connection.receive_client()
+    if data is None:
+        connection.is_client_ready = False
+        return False
+    connection.run(flow.receive(data, connection.context.loop.now()) if data else flow.client_finished())
+    return _goes_on(connection)
+
+
+def _pass_body(connection: "Connection", passable: int) -> bool:
+    why, taken = connection.up.move(connection.context.pool, passable)
+    if connection.flow.requests is not None:
+        connection.flow.requests.passed_up(taken)
+    if connection.up.is_source_done:
+        connection.run(connection.flow.client_finished())
+        return False
+    if why is Pumped.WORK_CAP:
+        connection.schedule(connection.up)
+        return False
+    connection.is_client_ready = taken > 0
+    return taken > 0
+
+
+def pump_responses(connection: "Connection") -> None:
+    """Server to client."""
+    try:
+        for _ in range(_ROUNDS_MAX):
+            if not _pump_response(connection):
+                return
+    except OSError as error:
+        connection.fail(error.strerror or "broken")
+        return
+    connection.schedule(connection.down)
+
+
+def _pump_response(connection: "Connection") -> bool:
+    flow, down, requests = connection.flow, connection.down, connection.flow.requests
+    if not down.is_empty:
+        down.move(connection.context.pool, 0)
+        if not down.is_empty:
+            connection.watch_client_out()
+            return False
+    if down.is_source_done or requests is None:
+        connection.settle_down()
+        return False
+    if requests.passable_down >= _SPLICE_BYTES_MIN:
+        return _pass_response(connection, requests.passable_down)
+    data = connection.receive_upstream()
+    if data is None:
+        return False
+    if data:
+        down.send(data)
+        connection.run(flow.responded(data))
+    else:
+        down.is_source_done = True
+    return _after_response(connection)
+
+
+def _pass_response(connection: "Connection", passable: int) -> bool:
+    why, taken = connection.down.move(connection.context.pool, passable)
+    if taken:
+        connection.run(connection.flow.passed_down(taken))
+    if why is Pumped.WORK_CAP and connection.is_live:
+        connection.schedule(connection.down)
+        return False
+    return (taken > 0 or connection.down.is_source_done) and _after_response(connection)
+
+
+def _after_response(connection: "Connection") -> bool:
+    if connection.is_live and connection.is_client_ready and connection.flow.wants_client:
+        connection.pump_up()  # it had to wait for this response
+    return _goes_on(connection)
+
+
+def _goes_on(connection: "Connection") -> bool:
+    """Whether requests are still read; hands over when a 101 ended that."""
+    if not connection.is_live:
+        return False
+    if connection.flow.phase is FlowPhase.PASSING:
+        connection.pump_up()
+        if connection.is_live:
+            connection.pump_down()
+        return False
+    return True

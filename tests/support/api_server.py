@@ -1,0 +1,247 @@
+"""The real api on real sockets, in a thread, with an agent that only pretends."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import httpx
+import msgspec
+
+from outgate.api.serve import serve_services
+from outgate.clock import wall_ms
+from outgate.control.accounts import NewKey, create_account
+from outgate.control.configuration import ApiSettings
+from outgate.control.hosts import ensure_host
+from outgate.control.ids import IdMaker
+from outgate.control.services import Services
+from outgate.model.desired import (
+    DesiredPhase,
+    DesiredState,
+    DevboxDocument,
+    ExecutionRequest,
+    ExecutionState,
+    HostReport,
+    ObservedDevbox,
+    ObservedPhase,
+    PolicyDocument,
+)
+from outgate.store.database import Database
+from outgate.store.migrate import load_migrations, migrate
+
+HOST_TOKEN = "host-token-of-the-tests"  # noqa: S105 - of the tests
+AGENT_URL = "unix:/nowhere"
+
+
+def listen_tcp() -> socket.socket:
+    bound = socket.create_server(("127.0.0.1", 0), backlog=128)
+    bound.setblocking(False)
+    return bound
+
+
+def listen_unix(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(path))
+    bound.listen(128)
+    bound.setblocking(False)
+    return bound
+
+
+def open_database(url: str) -> Database:
+    database = Database.open(url)
+    migrate(database.writer, load_migrations())
+    return database
+
+
+class FakeGateway:
+    """Runs commands with /bin/sh on this machine; remembers how often each execution was started."""
+
+    def __init__(self) -> None:
+        self.starts: dict[str, int] = {}
+        self.fail = False
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._done: dict[str, asyncio.Task[ExecutionState]] = {}
+
+    async def start_execution(self, url: str, devbox_id: str, request: ExecutionRequest) -> ExecutionState | None:
+        self._check(url, devbox_id)
+        execution_id = request.execution_id
+        self.starts[execution_id] = self.starts.get(execution_id, 0) + 1
+        if execution_id not in self._done:
+            process = await asyncio.create_subprocess_shell(
+                request.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True
+            )
+            self._processes[execution_id] = process
+            self._done[execution_id] = asyncio.ensure_future(_finish(execution_id, process))
+        return await self.read_execution(url, devbox_id, execution_id, wait_s=0, last_n=100)
+
+    async def read_execution(
+        self, url: str, devbox_id: str, execution_id: str, *, wait_s: float, last_n: int
+    ) -> ExecutionState | None:
+        self._check(url, devbox_id)
+        task = self._done.get(execution_id)
+        if task is None:
+            return None
+        await asyncio.wait({task}, timeout=wait_s)
+        if not task.done():
+            return ExecutionState(execution_id, "running")
+        state = task.result()
+        lines = state.stdout.splitlines(keepends=True)
+        kept = lines[len(lines) - min(last_n, len(lines)) :]
+        return msgspec.structs.replace(state, stdout="".join(kept), stdout_truncated=len(kept) < len(lines))
+
+    async def kill_execution(self, url: str, devbox_id: str, execution_id: str) -> ExecutionState | None:
+        self._check(url, devbox_id)
+        process = self._processes.get(execution_id)
+        if process is None:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return await self._done[execution_id]
+
+    def _check(self, url: str, devbox_id: str) -> None:
+        assert url == AGENT_URL
+        assert devbox_id.startswith("dbx_")
+        if self.fail:
+            raise ConnectionRefusedError
+
+
+async def _finish(execution_id: str, process: asyncio.subprocess.Process) -> ExecutionState:
+    out, err = await process.communicate()
+    return ExecutionState(execution_id, "completed", process.returncode, out.decode(), err.decode())
+
+
+@dataclass
+class FakeAgent:
+    """Follows the desired state as the real agent does, over the real interface; its devboxes are only notes."""
+
+    socket_path: Path
+    token: str = HOST_TOKEN
+    policies: dict[str, PolicyDocument] = field(default_factory=dict)
+    devboxes: dict[str, DevboxDocument] = field(default_factory=dict)
+    states: list[DesiredState] = field(default_factory=list)
+    observe: Callable[[DevboxDocument], ObservedDevbox | None] | None = None
+    enforce_delay_s: float = 0.0
+    enforces: bool = True
+    wait_s: float = 5.0
+    url: str = AGENT_URL
+
+    async def run(self) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket_path))
+        headers = {"authorization": f"Bearer {self.token}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers, timeout=30) as client:
+            revision = 0
+            await self.report(client, 0)
+            while True:
+                query = {"after": revision, "wait_s": self.wait_s}
+                answer = await client.get("/internal/v1/desired-state", params=query)
+                if answer.status_code != 200:
+                    await asyncio.sleep(0.05)
+                    continue
+                state = msgspec.json.decode(answer.content, type=DesiredState)
+                self._follow(state)
+                revision = state.revision
+                await asyncio.sleep(self.enforce_delay_s)
+                await self.report(client, revision, state)
+
+    def _follow(self, state: DesiredState) -> None:
+        self.states.append(state)
+        if state.full:
+            self.policies.clear()
+            self.devboxes.clear()
+        self.policies.update({policy.id: policy for policy in state.policies})
+        self.devboxes.update({devbox.id: devbox for devbox in state.devboxes})
+        for devbox_id in state.forgotten:
+            self.devboxes.pop(devbox_id, None)
+
+    async def report(self, client: httpx.AsyncClient, revision: int, state: DesiredState | None = None) -> None:
+        observed = [] if state is None else [self._observed(devbox) for devbox in state.devboxes]
+        report = HostReport(
+            boot_id="boot",
+            url=self.url,
+            enforced=revision if self.enforces else 0,
+            devboxes=tuple(devbox for devbox in observed if devbox is not None),
+        )
+        answer = await client.post("/internal/v1/report", content=msgspec.json.encode(report))
+        assert answer.status_code in (200, 503), answer.text
+
+    def _observed(self, devbox: DevboxDocument) -> ObservedDevbox | None:
+        if self.observe is not None:
+            return self.observe(devbox)
+        phase = ObservedPhase.RUNNING if devbox.phase is DesiredPhase.RUNNING else ObservedPhase.SHUTDOWN
+        return ObservedDevbox(devbox.id, phase, wall_ms(), devbox.generation)
+
+
+class ApiServer:
+    """The api in a thread of its own, and one fake agent beside it (unless told otherwise)."""
+
+    def __init__(self, directory: Path, settings: ApiSettings | None = None, *, url: str | None = None) -> None:
+        self.database_url = url or f"sqlite:///{directory / 'outgate.db'}"
+        self.database = open_database(self.database_url)
+        self.gateway = FakeGateway()
+        self.services = Services(settings or ApiSettings(), self.database, self.gateway)
+        ensure_host(self.services, "local", HOST_TOKEN, wall_ms())
+        self.socket_path = directory / "api.sock"
+        self.agent = FakeAgent(self.socket_path)
+        self.has_agent = True
+        self._public = listen_tcp()
+        self._internal = listen_unix(self.socket_path)
+        self.port: int = self._public.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self._serving = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._serving.wait(10)
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self.database.close()
+        self._public.close()
+        self._internal.close()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the test's thread
+            self._error = error
+            self._serving.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        agent = asyncio.ensure_future(self.agent.run()) if self.has_agent else None
+        try:
+            await serve_services(self.services, [self._public], [self._internal], self._stop, self._serving.set)
+        finally:
+            if agent is not None:
+                agent.cancel()
+                with contextlib.suppress(asyncio.CancelledError, httpx.HTTPError):
+                    await agent
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run ``function`` on the server's loop."""
+        self._loop.call_soon_threadsafe(function)
+
+    def new_account(self, name: str) -> NewKey:
+        return create_account(self.database, IdMaker(), name, wall_ms())
+
+    @contextlib.contextmanager
+    def client(self, api_key: str) -> Iterator[httpx.Client]:
+        headers = {"authorization": f"Bearer {api_key}"}
+        with httpx.Client(base_url=self.base_url, headers=headers, timeout=40) as client:
+            yield client

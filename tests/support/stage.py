@@ -1,0 +1,152 @@
+"""``outgate serve`` as a real process in the little internet, driven by the official Python client."""
+
+import json
+import secrets
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runloop_api_client import RunloopSDK
+from runloop_api_client.sdk.devbox import Devbox
+from runloop_api_client.sdk.execution import Execution
+from runloop_api_client.sdk.network_policy import NetworkPolicy
+
+from outgate import clock
+from outgate.cli.demo.daemon import Daemon
+from outgate.cli.demo.internet import Internet
+from outgate.dataplane.netns import entered
+
+if TYPE_CHECKING:
+    from runloop_api_client.types.shared_params.launch_parameters import LaunchParameters
+
+LISTEN = "127.0.0.1:18080"
+_PROGRAMS = Path(__file__).parent / "in_devbox"
+EXEC_S_MAX = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One command's end."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt of ``in_devbox/attempts.py``."""
+
+    began_s: float
+    ended_s: float
+    outcome: str
+    detail: str
+
+    @property
+    def is_answered(self) -> bool:
+        return self.outcome == "answer"
+
+    @property
+    def took_s(self) -> float:
+        return self.ended_s - self.began_s
+
+
+@dataclass(slots=True)
+class Stage:
+    """The internet, the server and a client. Everything a test makes through it is taken away after the test."""
+
+    internet: Internet
+    daemon: Daemon
+    client: RunloopSDK
+    _policies: list[NetworkPolicy] = field(default_factory=list)
+    _devboxes: list[Devbox] = field(default_factory=list)
+
+    def policy(self, **egress: Any) -> NetworkPolicy:
+        """A policy of a name of its own."""
+        made = self.client.network_policy.create(name=f"test-{secrets.token_hex(4)}", **egress)
+        self._policies.append(made)
+        return made
+
+    def devbox(
+        self,
+        policy: NetworkPolicy | None,
+        *,
+        launch_commands: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Devbox:
+        """A running devbox under ``policy``, with the test programs in /tmp."""
+        launch: LaunchParameters = {"launch_commands": list(launch_commands)}
+        if policy is not None:
+            launch["network_policy_id"] = policy.id
+        made = self.client.devbox.create(launch_parameters=launch, environment_variables=dict(environment or {}))
+        self._devboxes.append(made)
+        for program in _PROGRAMS.glob("*.py"):
+            text = program.read_text("utf-8")
+            ran = run(made, f"cat > /tmp/{program.name} <<'END-OF-PROGRAM'\n{text}\nEND-OF-PROGRAM")
+            assert ran.exit_code == 0, ran
+        return made
+
+    def clear(self) -> None:
+        """Shut down the devboxes and delete the policies that the test made."""
+        while self._devboxes:
+            self._devboxes.pop().shutdown()
+        while self._policies:
+            self._policies.pop().delete()
+
+
+def run(devbox: Devbox, command: str) -> Ran:
+    """Run ``command`` in the devbox to its end."""
+    began_s = clock.monotonic_s()
+    result = devbox.cmd.exec(command, timeout=EXEC_S_MAX)
+    code = -1 if result.exit_code is None else result.exit_code
+    return Ran(code, result.stdout(), result.stderr(), clock.monotonic_s() - began_s)
+
+
+def attempt(devbox: Devbox, *specs: Mapping[str, object]) -> list[Tried]:
+    """Try each of ``specs`` (see in_devbox/attempts.py) in the devbox, one after the other."""
+    ran = run(devbox, f"python3 /tmp/attempts.py {shlex.quote(json.dumps(specs))}")
+    assert ran.exit_code == 0, ran
+    return [Tried(**result) for result in json.loads(ran.stdout)]
+
+
+def start(devbox: Devbox, program: str, specs: Sequence[Mapping[str, object]]) -> Execution:
+    """Start ``program`` of tests/support/in_devbox with ``specs`` as its argument."""
+    return devbox.cmd.exec_async(f"python3 /tmp/{program}.py {shlex.quote(json.dumps(specs))}")
+
+
+def finish(execution: Execution) -> Any:
+    """What a started program printed at its end, as JSON."""
+    result = execution.result(timeout=EXEC_S_MAX)
+    assert result.exit_code == 0, result.stdout() + result.stderr()
+    return json.loads(result.stdout())
+
+
+@contextmanager
+def open_stage(*, environment: Mapping[str, str] | None = None, ipv6: bool = True) -> Iterator[Stage]:
+    """A stage; the calling thread is in the host namespace meanwhile."""
+    folder = Path(tempfile.mkdtemp(prefix="outgate-test-"))
+    folder.chmod(0o711)
+    state_dir = folder / "state"
+    state_dir.mkdir(mode=0o711)
+    try:
+        with Internet(ipv6=ipv6) as internet:
+            daemon = Daemon(
+                state_dir,
+                namespace=internet.namespaces.host_path,
+                listen=LISTEN,
+                environment={"OUTGATE_UPSTREAM_DNS": internet.resolver, **(environment or {})},
+            )
+            with (
+                daemon,
+                entered(internet.namespaces.host),
+                RunloopSDK(bearer_token=daemon.api_key, base_url=daemon.url) as client,
+            ):
+                yield Stage(internet, daemon, client)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
