@@ -1,1 +1,1 @@
-"""."""
+"""Sandboxes: the protocol (:mod:`.base`), the OCI driver (:mod:`.oci`), images and their layers."""

@@ -1,0 +1,223 @@
+"""What the agent asks of a sandbox runtime, and the values it speaks in.
+
+A runtime turns a :class:`SandboxSpec` into one running sandbox whose network namespace was made and
+filtered beforehand by somebody else. Sandboxes and executions live on when the daemon that started
+them dies; a new :class:`Runtime` object finds them again. All methods are safe to call again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from outgate.errors import OutgateError
+
+EXIT_STATUS_KILLED = 137
+"""128 + SIGKILL: what an execution is given that vanished without leaving a status (shells do the same)."""
+
+
+class SandboxError(OutgateError):
+    """The sandbox runtime could not do what it was asked; the message holds what it said."""
+
+    code = "sandbox_failed"
+
+
+class SandboxNotFoundError(SandboxError):
+    """There is no such sandbox, or its first process is gone."""
+
+    code = "sandbox_not_found"
+
+
+class ExecutionNotFoundError(SandboxError):
+    """The sandbox knows no execution of that id."""
+
+    code = "execution_not_found"
+
+
+class ImageNotFoundError(SandboxError):
+    """No image or alias of that name was imported."""
+
+    code = "image_not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxUser:
+    """Who runs things in the sandbox. ``name`` is entered in its /etc/passwd if it is not there."""
+
+    name: str
+    uid: int
+
+    @property
+    def home(self) -> str:
+        """The home directory, where executions begin."""
+        return "/root" if self.uid == 0 else f"/home/{self.name}"
+
+
+ROOT = SandboxUser("root", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """One sandbox as wanted.
+
+    ``generation`` counts the boots of the devbox and is given back by :meth:`Runtime.observe`.
+    ``netns`` is the path of a network namespace owned by the host's user namespace. ``image`` is
+    ``stock`` or the name, alias or digest of an imported image.
+    """
+
+    devbox_id: str
+    netns: Path
+    nameservers: tuple[str, ...]
+    user: SandboxUser
+    image: str = "stock"
+    generation: int = 1
+    hostname: str = "devbox"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cpu_cores: float = 1.0
+    memory_mib: int = 2048
+    pids_max: int = 4096
+
+
+class SandboxPhase(StrEnum):
+    """Whether the sandbox's first process lives."""
+
+    RUNNING = "running"
+    EXITED = "exited"
+    """The first process is gone, or never ran; :meth:`Runtime.stop` clears away what is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSandbox:
+    """One sandbox as it is. ``pid`` is the host's number of its first process while that runs.
+
+    ``oom_kills`` counts the processes that the kernel killed because the memory limit was reached.
+    """
+
+    devbox_id: str
+    generation: int
+    phase: SandboxPhase
+    pid: int | None
+    oom_kills: int
+
+
+class StdinMode(Enum):
+    """What an execution reads from."""
+
+    NULL = "null"
+    PIPE = "pipe"
+    """Whatever :meth:`Runtime.exec_write_stdin` is given, until :meth:`Runtime.exec_close_stdin`."""
+
+
+class OutputStream(StrEnum):
+    """One of the two streams that are kept."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class KillScope(Enum):
+    """How far a kill reaches."""
+
+    COMMAND = "command"
+    """The command's own process; what it started in the background lives on."""
+    GROUP = "group"
+    """Its whole process group."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    """Run ``command`` by a login shell in the user's home directory, in a process group of its own.
+
+    ``user`` None means the sandbox's own user.
+    """
+
+    execution_id: str
+    command: str
+    stdin: StdinMode = StdinMode.NULL
+    user: SandboxUser | None = None
+
+
+class ExecStatus(StrEnum):
+    """Where an execution is. The names are those of the API."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecState:
+    """An execution. ``exit_status`` is set when completed: 0 to 255, 128 + n after signal n."""
+
+    execution_id: str
+    status: ExecStatus
+    exit_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOutput:
+    """The last lines of one stream, bytes that are not UTF-8 replaced. ``truncated``: there was more."""
+
+    text: str
+    truncated: bool
+
+
+class Runtime(Protocol):
+    """Desired state, one sandbox at a time."""
+
+    async def start(self, spec: SandboxSpec) -> None:
+        """Make the sandbox run; returns when its first process does.
+
+        Does nothing when it runs already in this generation. Raises :class:`ImageNotFoundError` and
+        :class:`SandboxError`; nothing is left behind then.
+        """
+
+    async def stop(self, devbox_id: str) -> None:
+        """Kill everything in the sandbox and remove every trace of it, its disk and outputs included.
+
+        Does nothing when there is none. Raises :class:`SandboxError` if something could not be removed.
+        """
+
+    async def observe(self) -> Mapping[str, ObservedSandbox]:
+        """All sandboxes of this host by devbox id, as they are now, whoever started them."""
+
+    async def exec_start(self, devbox_id: str, spec: ExecSpec) -> None:
+        """Start an execution; returns when its process runs.
+
+        Does nothing when the sandbox has an execution of that id already, running or completed.
+        Raises :class:`SandboxNotFoundError` and :class:`SandboxError`.
+        """
+
+    async def exec_state(self, devbox_id: str, execution_id: str) -> ExecState:
+        """The execution as it is now. Raises :class:`ExecutionNotFoundError`."""
+
+    async def exec_wait(self, devbox_id: str, execution_id: str, timeout_s: float) -> ExecState:
+        """The execution once it is completed, or as it is after ``timeout_s``.
+
+        Everything that the command wrote is in its output when this says completed. Processes that it
+        left in the background do not hold it up. Raises :class:`ExecutionNotFoundError`.
+        """
+
+    async def exec_output(self, devbox_id: str, execution_id: str, stream: OutputStream, last_n: int) -> ExecOutput:
+        """The last ``last_n`` lines of a stream. Raises :class:`ExecutionNotFoundError`."""
+
+    async def exec_kill(self, devbox_id: str, execution_id: str, scope: KillScope = KillScope.GROUP) -> None:
+        """SIGKILL. Does nothing when it is completed. Raises :class:`ExecutionNotFoundError`."""
+
+    async def exec_write_stdin(self, devbox_id: str, execution_id: str, data: bytes) -> None:
+        """Hand ``data`` to an execution that was started with :attr:`StdinMode.PIPE`.
+
+        Waits while the program does not read. Raises :class:`SandboxError` when nobody can read it any more.
+        """
+
+    async def exec_close_stdin(self, devbox_id: str, execution_id: str) -> None:
+        """End of input for an execution that was started with :attr:`StdinMode.PIPE`. May be called twice."""
+
+    async def teardown(self) -> None:
+        """Stop every sandbox and remove what this runtime made on the host, images excepted.
+
+        Raises :class:`SandboxError` if something could not be removed; the rest is gone then all the same.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of what this object holds. Sandboxes and executions go on."""

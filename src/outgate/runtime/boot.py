@@ -1,0 +1,112 @@
+"""Making one sandbox run, and ending it. Blocking; the one place where the parts of a sandbox come together.
+
+Order: record, files, mounts, then the first process. It ends in reverse. A daemon that dies in between
+leaves a record, by which the next one finds and ends what there is.
+"""
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from outgate import clock
+from outgate.runtime import cgroups
+from outgate.runtime.base import SandboxError
+from outgate.runtime.bundle import READY_DESCRIPTOR, BundlePaths, HostFacts, render_config
+from outgate.runtime.disk import SandboxRecord
+from outgate.runtime.engine import COMMAND_S_MAX, Engine, read_last_words
+from outgate.runtime.etc import write_own_files
+from outgate.runtime.execution_files import SandboxPlace
+from outgate.runtime.rootfs import OverlayMount, Staging, mount_rootfs, mount_sys
+from outgate.runtime.spawn import read_until_end, spawn
+from outgate.runtime.staging import run_staged
+from outgate.runtime.usermap import UserMaps
+
+_READY_S_MAX: Final = 20.0
+"""A first process that has not prepared its sandbox by then never will: it takes some 2 ms on an idle host."""
+_READY: Final = b"ready\n"
+_DEATH_S_MAX: Final = 20.0
+"""The kernel needs milliseconds to end killed processes, unless they hang in uninterruptible I/O."""
+_DEATH_STEP_S: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Booter:
+    """Boots and halts sandboxes on this host."""
+
+    engine: Engine
+    facts: HostFacts
+    layout: cgroups.CgroupLayout
+    staging: Staging
+    maps: UserMaps
+
+    def boot(self, place: SandboxPlace, record: SandboxRecord, overlays: tuple[OverlayMount, ...]) -> None:
+        """Start the sandbox's first process; returns when it has prepared everything.
+
+        Raises :class:`SandboxError`; no process or control group is left then.
+        """
+        disk = place.disk
+        paths = BundlePaths(
+            rootfs=self.staging.rootfs,
+            sys=self.staging.sys,
+            resolv_conf=disk.etc / "resolv.conf",
+            hosts=disk.etc / "hosts",
+            hostname=disk.etc / "hostname",
+            cgroup=place.group,
+        )
+        write_own_files(disk.etc, record.spec, record.ids.first_id)
+        disk.config.write_bytes(msgspec.json.encode(render_config(record.spec, record.ids, paths, self.facts)))
+        userns = self.maps.descriptor(record.ids)
+
+        def boot_staged() -> None:
+            mount_sys(self.staging)
+            mount_rootfs(self.staging, overlays, disk.overlay, userns_fd=userns, host_root=record.ids.first_id)
+            self._run(place)
+
+        try:
+            run_staged(record.spec.netns, boot_staged)
+        except OSError as error:
+            self.halt(place)
+            raise SandboxError(f"The sandbox's file system could not be made: {error}.") from error
+        except BaseException:
+            self.halt(place)
+            raise
+
+    def _run(self, place: SandboxPlace) -> None:
+        disk = place.disk
+        with ExitStack() as files:
+            nothing = files.enter_context(Path(os.devnull).open("r+b"))
+            log = files.enter_context(disk.log.open("wb"))
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            files.callback(os.close, reading)
+            try:
+                command = spawn(
+                    self.engine.run_arguments(place.devbox_id, disk.root, disk.pid_file),
+                    {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno(), READY_DESCRIPTOR: writing},
+                )
+                status = command.wait(COMMAND_S_MAX)
+            finally:
+                os.close(writing)
+            if status != 0 or read_until_end(reading, len(_READY) + 1, _READY_S_MAX) != _READY:
+                raise SandboxError(f"The sandbox did not start: {read_last_words(disk.log)}")
+
+    def halt(self, place: SandboxPlace) -> None:
+        """End every process of the sandbox and remove its control groups; its disk stays. May be called again.
+
+        Raises :class:`SandboxError` when something would not go.
+        """
+        directories = self.layout.directories(place.group)
+        deadline_s = clock.monotonic_s() + _DEATH_S_MAX
+        while alive := cgroups.processes(directories):
+            cgroups.kill_processes(place.group, alive)
+            if clock.monotonic_s() > deadline_s:
+                raise SandboxError(f"Processes of {place.devbox_id} cannot be killed: {sorted(alive)[:10]}.")
+            time.sleep(_DEATH_STEP_S)
+        self.engine.forget(place.devbox_id)
+        place.disk.pid_file.unlink(missing_ok=True)
+        if stuck := cgroups.remove_groups(directories):
+            raise SandboxError(f"Control groups of {place.devbox_id} are still in use: {', '.join(map(str, stuck))}.")

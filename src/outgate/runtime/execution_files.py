@@ -1,0 +1,118 @@
+"""The directory of one execution: all that has to be known of it, whichever daemon asks.
+
+================  =====================================================================
+``process.json``  what the OCI runtime was asked to run
+``pid``           the host's process number, written by the OCI runtime
+``process``       the same with its start time, written as soon as it was read
+``pumps``         the helpers, see :mod:`outgate.runtime.pumps`
+``stdout``        everything that was written, as bytes
+``stderr``        likewise
+``status``        the exit status in decimal, written by the execution's shell
+``engine.log``    what the OCI runtime complained of
+================  =====================================================================
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from outgate.runtime.base import EXIT_STATUS_KILLED, OutputStream, SandboxError
+from outgate.runtime.checks import check_id
+from outgate.runtime.disk import SandboxDisk, read_pid, write_atomically
+from outgate.runtime.proc import ProcessRef, find_process, parse_process_ref
+from outgate.runtime.pumps import Pumps, parse_pumps, render_pumps
+
+_STATUS_BYTES_MAX: Final = 8
+"""A status is at most three digits and a newline; a sandbox that writes more wrote no status."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPlace:
+    """Where a sandbox is: its id, its disk, its control group."""
+
+    devbox_id: str
+    disk: SandboxDisk
+    group: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFiles:
+    """One execution's directory."""
+
+    root: Path
+
+    @property
+    def process_document(self) -> Path:
+        """The OCI process."""
+        return self.root / "process.json"
+
+    @property
+    def pid_file(self) -> Path:
+        """Written by the OCI runtime."""
+        return self.root / "pid"
+
+    @property
+    def status_file(self) -> Path:
+        """Written from inside the sandbox through an inherited descriptor; trusted in nothing but being the status."""
+        return self.root / "status"
+
+    @property
+    def log(self) -> Path:
+        """The OCI runtime's complaints."""
+        return self.root / "engine.log"
+
+    def output(self, stream: OutputStream) -> Path:
+        """What was written to ``stream``."""
+        return self.root / stream.value
+
+    def exists(self) -> bool:
+        """Whether there is such an execution."""
+        return self.root.is_dir()
+
+    def read_status(self) -> int | None:
+        """The status that the execution's shell left, or None if it left none (yet)."""
+        try:
+            with self.status_file.open("rb") as file:
+                text = file.read(_STATUS_BYTES_MAX)
+        except FileNotFoundError:
+            return None
+        if not text.endswith(b"\n"):
+            return None
+        digits = text[:-1]
+        return int(digits) if digits.isdigit() and int(digits) <= 255 else EXIT_STATUS_KILLED
+
+    def record_process(self) -> ProcessRef | None:
+        """Keep the start time of the process in ``pid_file``; returns the reference, None if it is gone already."""
+        pid = read_pid(self.pid_file)
+        process = None if pid is None else find_process(pid)
+        if process is not None:
+            write_atomically(self.root / "process", str(process).encode())
+        return process
+
+    def find_recorded_process(self) -> ProcessRef | None:
+        """The process, running or not. None when none was ever started (or the daemon died while it did)."""
+        try:
+            return parse_process_ref((self.root / "process").read_text())
+        except FileNotFoundError:
+            # A daemon that died between the runtime's note and its own: take up the note now.
+            return self.record_process()
+
+    def write_pumps(self, pumps: Pumps) -> None:
+        """Keep the helpers' references."""
+        write_atomically(self.root / "pumps", render_pumps(pumps).encode())
+
+    def read_pumps(self) -> Pumps | None:
+        """The helpers' references, None if there are none."""
+        try:
+            text = (self.root / "pumps").read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            return parse_pumps(text)
+        except ValueError as error:
+            raise SandboxError(f"{self.root / 'pumps'} cannot be read ({error}).") from error
+
+
+def execution_files(disk: SandboxDisk, execution_id: str) -> ExecutionFiles:
+    """The directory that an execution of that id has or would have. Raises :class:`InvalidValueError`."""
+    return ExecutionFiles(disk.executions / check_id(execution_id))

@@ -1,0 +1,74 @@
+"""Processes of the host, named so that a reused number is not taken for the process that had it before."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from outgate.runtime.cgroups import holds_process
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRef:
+    """Process ``pid``, started ``start_ticks`` clock ticks after the host's boot (proc(5), stat field 22)."""
+
+    pid: int
+    start_ticks: int
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.start_ticks}"
+
+
+def parse_process_ref(text: str) -> ProcessRef:
+    """What ``str`` of a reference gave. Raises ValueError."""
+    pid, start_ticks = text.split()
+    return ProcessRef(int(pid), int(start_ticks))
+
+
+def find_process(pid: int) -> ProcessRef | None:
+    """The reference of a process that exists now (a zombie does too), or None."""
+    fields = _stat_fields(pid)
+    return None if fields is None else ProcessRef(pid, int(fields[19]))
+
+
+def open_if_alive(process: ProcessRef, group: PurePosixPath) -> int | None:
+    """A pidfd (to be closed by the caller) if ``process`` still runs, in control group ``group``; else None."""
+    descriptor = pin_member(process.pid, group)
+    if descriptor is None or find_process(process.pid) == process:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def pin_member(pid: int, group: PurePosixPath) -> int | None:
+    """A pidfd (to be closed by the caller) if ``pid`` is a live process in control group ``group``; else None."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    # Asked after the descriptor pinned it: the answer is about the process that the descriptor names.
+    if holds_process(group, pid):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def is_asleep(process: ProcessRef) -> bool:
+    """Whether it waits for something that a signal could interrupt; True as well when it is gone."""
+    fields = _stat_fields(process.pid)
+    return fields is None or int(fields[19]) != process.start_ticks or fields[0] in "SZX"
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """The children of a process's first thread, none if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return tuple(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return ()
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the third (state) on; the second may hold blanks and parentheses."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None

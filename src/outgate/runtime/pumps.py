@@ -1,0 +1,141 @@
+"""Pumps carry what an execution writes from pipes to files, and hold its standard input open.
+
+A program's output has to be a pipe: with a file, ``echo oops >/dev/stderr`` would open that file anew and
+cut off everything before. A pipe needs a reader that outlives the daemon: one cat(1) per stream, in the
+sandbox's own control groups. So its time and memory are the sandbox's, it dies with the sandbox at the
+latest, and it ends by itself when the last process that could write is gone.
+
+Standard input is held open by a sleep(1) whose standard output is the pipe's writing end. Its end is the
+end of input; whoever wants to write opens the pipe through it, so a daemon's death ends no input.
+"""
+
+import array
+import fcntl
+import os
+import tempfile
+import termios
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from outgate.runtime.base import SandboxError
+from outgate.runtime.proc import ProcessRef, find_process, is_asleep, parse_process_ref
+from outgate.runtime.spawn import spawn
+
+# Descriptors: 3 and 4 the pipes to read, 5 the one to hold open (or /dev/null). Arguments: the two files, whether
+# to hold, the groups. The helpers are started before they are moved: a sandbox that is full of processes must still
+# be helped. Each closes what is the others', else no end would ever be seen.
+_SCRIPT = """\
+cat <&3 >>"$1" 2>/dev/null 3<&- 4<&- 5>&- & pids=$!
+cat <&4 >>"$2" 2>/dev/null 3<&- 4<&- 5>&- & pids="$pids $!"
+if [ "$3" = hold ]; then sleep 2147483647 >&5 2>/dev/null 3<&- 4<&- 5>&- & pids="$pids $!"; fi
+shift 3
+for group; do for pid in $pids; do echo "$pid" >"$group/cgroup.procs" || exit 1; done; done
+echo $pids
+"""
+_START_S_MAX: Final = 10.0
+"""They start within 2 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pumps:
+    """The helpers of one execution. ``stdin`` is None where standard input is /dev/null."""
+
+    stdout: ProcessRef
+    stderr: ProcessRef
+    stdin: ProcessRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class PumpFiles:
+    """This process's descriptors of the pipes' far ends (``stdin_pipe``: where to write), and the files to fill."""
+
+    stdout_pipe: int
+    stdout: Path
+    stderr_pipe: int
+    stderr: Path
+    stdin_pipe: int | None
+
+
+class StartingPumps:
+    """Pumps on their way, so that the command can be started meanwhile; :meth:`finish` must be called."""
+
+    def __init__(self, files: PumpFiles, groups: Sequence[Path]) -> None:
+        mode = "drop" if files.stdin_pipe is None else "hold"
+        with Path(os.devnull).open("r+b") as nothing:
+            self._report = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish
+            self._command = spawn(
+                ("/bin/sh", "-c", _SCRIPT, "outgate-pumps", files.stdout, files.stderr, mode, *groups),
+                {
+                    0: nothing.fileno(),
+                    1: self._report.fileno(),
+                    2: self._report.fileno(),
+                    3: files.stdout_pipe,
+                    4: files.stderr_pipe,
+                    5: nothing.fileno() if files.stdin_pipe is None else files.stdin_pipe,
+                },
+            )
+
+    def finish(self) -> Pumps:
+        """The pumps, in the control groups ``groups``. They belong to nobody: their starter has ended.
+
+        The caller holds the pipes' writing ends until then. Raises :class:`SandboxError`; those that run
+        end when the pipes do.
+        """
+        with self._report as report:
+            status = self._command.wait(_START_S_MAX)
+            report.seek(0)
+            said = report.read(1024).decode(errors="replace")
+        if status != 0:
+            raise SandboxError(f"The helpers of an execution could not be started: {said}")
+        return _pumps([find_process(int(pid)) for pid in said.split()])
+
+
+def _pumps(references: Sequence[ProcessRef | None]) -> Pumps:
+    stdout, stderr, *rest = (reference or ProcessRef(0, 0) for reference in references)
+    return Pumps(stdout, stderr, rest[0] if rest else None)
+
+
+def render_pumps(pumps: Pumps) -> str:
+    """The text by which :func:`parse_pumps` knows them again."""
+    return "".join(f"{pump}\n" for pump in (pumps.stdout, pumps.stderr, pumps.stdin) if pump is not None)
+
+
+def parse_pumps(text: str) -> Pumps:
+    """What :func:`render_pumps` was given. Raises ValueError."""
+    return _pumps([parse_process_ref(line) for line in text.splitlines()])
+
+
+def is_drained(pump: ProcessRef) -> bool:
+    """Whether everything that was in the pipe when this was called is in the file.
+
+    It is when the pipe is empty and the pump sleeps afterwards: between reading and having written to a
+    disk it does not sleep interruptibly. (A pump that is gone has seen the end, or nothing can be done.)
+    """
+    try:
+        pipe = os.open(f"/proc/{pump.pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        if find_process(pump.pid) != pump:
+            return True
+        waiting = array.array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        return waiting[0] == 0 and is_asleep(pump)
+    finally:
+        os.close(pipe)
+
+
+def open_stdin(holder: ProcessRef) -> int | None:
+    """A non-blocking descriptor to write an execution's input to, or None when its end was reached."""
+    try:
+        pipe = os.open(f"/proc/{holder.pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if find_process(holder.pid) == holder:
+        return pipe
+    os.close(pipe)
+    return None
