@@ -1,0 +1,293 @@
+"""One host's agent, put together from its parts: who tells whom, and what happens every few seconds.
+
+Made over protocols, so that tests run it with a driver, a gate, a runtime and an api of their own.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+
+from outgate import clock
+from outgate.agent.denials import DenialRecords
+from outgate.agent.desired import DesiredTable
+from outgate.agent.devboxes import Devboxes, NamespaceCheck
+from outgate.agent.enforcer import Enforcer, Gate
+from outgate.agent.entrypoints import Entrypoints
+from outgate.agent.executions import Executions
+from outgate.agent.flowlog import FlowLog
+from outgate.agent.gate_process import GateEvents
+from outgate.agent.health import Health, WarningCode
+from outgate.agent.kernel_thread import KernelThread
+from outgate.agent.observation import Sandboxes, is_in_namespace
+from outgate.agent.record import RecordStore
+from outgate.agent.reporter import HostApi, Reporter
+from outgate.agent.steps import Host
+from outgate.dataplane.driver import Denials, Driver
+from outgate.dataplane.layout import NetworkLayout
+from outgate.errors import OutgateError
+from outgate.model.desired import (
+    DesiredState,
+    GateRecords,
+    GateWarning,
+    HostReport,
+    HostWarning,
+    ObservedDevbox,
+)
+from outgate.model.flow import HostContext
+from outgate.runtime.base import Runtime, SandboxError
+
+OBSERVE_INTERVAL_S: Final = 5.0
+"""How often the kernel's table and the sandboxes are compared with what they should be (design §4.4)."""
+_DRIFT_SHOWN_ROUNDS: Final = 12
+"""How many clean observations after a repaired drift its warning stays visible: a minute."""
+
+
+class ManagedGate(Gate, Protocol):
+    """A gate that is kept running."""
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+
+    def restart(self) -> None:
+        """End it, so that another is started."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNeeds:
+    """What an agent is made from. ``driver`` lives in ``kernel`` and its router stands.
+
+    ``identify_router`` says which router namespace there is, so that a new one is noticed: a gate that lives
+    in the old one serves nobody.
+    """
+
+    driver: Driver
+    kernel: KernelThread
+    layout: NetworkLayout
+    context: HostContext
+    make_gate: Callable[[GateEvents], ManagedGate]
+    runtime: Runtime
+    api: HostApi
+    records: RecordStore
+    url: str
+    identify_router: Callable[[], object] = lambda: None
+    check_namespace: NamespaceCheck = is_in_namespace
+
+
+class Agent(GateEvents):
+    """Belongs to the event loop's thread. :meth:`run` works until cancelled; devboxes outlive it."""
+
+    def __init__(self, needs: AgentNeeds) -> None:
+        self._needs = needs
+        self._log = structlog.get_logger("agent")
+        self.flows = FlowLog()
+        self.executions = Executions(needs.runtime)
+        self._health = Health(self._report_soon)
+        self._gate = needs.make_gate(self)
+        self._desired = DesiredTable()
+        self._sandboxes = Sandboxes(needs.runtime)
+        self._enforcer = Enforcer(
+            driver=needs.driver,
+            kernel=needs.kernel,
+            gate=self._gate,
+            layout=needs.layout,
+            health=self._health,
+            events=self,
+        )
+        self._reporter = Reporter(needs.api, self, self._health, boot_id=secrets.token_hex(8), url=needs.url)
+        self._entrypoints = Entrypoints(needs.runtime, self._on_entrypoint_end)
+        host = Host(
+            records=needs.records,
+            desired=self._desired,
+            enforcer=self._enforcer,
+            runtime=needs.runtime,
+            sandboxes=self._sandboxes,
+            entrypoints=self._entrypoints,
+            layout=needs.layout,
+            health=self._health,
+            on_change=self._reporter.devbox_changed,
+        )
+        self._devboxes = Devboxes(host, needs.check_namespace)
+        self._denial_records = DenialRecords(needs.layout, needs.context)
+        self._denials: Denials | None = None
+        self._denials_lost = 0
+        self._router: object = None
+        self._clean_observations = _DRIFT_SHOWN_ROUNDS
+        self._was_ready = False
+
+    async def run(self) -> None:
+        """Work until cancelled, or until a part fails in a way that only a new start cures."""
+        if self._needs.records.unreadable:
+            names = ", ".join(self._needs.records.unreadable)
+            text = f"Records that cannot be read, whose devboxes will be ended: {names}."
+            self._health.raise_warning(WarningCode.RECORD_UNREADABLE, text)
+        await self._sandboxes.observe()
+        await self._observe_kernel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (
+                    self._gate.run(),
+                    self._enforcer.run(),
+                    self._reporter.run_reports(),
+                    self._reporter.run_polls(),
+                    self._observe_again_and_again(),
+                ):
+                    tasks.create_task(work)
+        finally:
+            self._stop_listening()
+            await self._entrypoints.aclose()
+            await self._devboxes.aclose()
+
+    def status(self) -> HostReport:
+        """Everything the agent would report now."""
+        return self._reporter.full_report()
+
+    # The api's side (reporter.HostState)
+
+    def enforced(self) -> int:
+        """The desired-state revision in force."""
+        return self._enforcer.enforced
+
+    def is_ready(self) -> bool:
+        """Whether kernel and gate have their tables."""
+        return self._enforcer.is_ready
+
+    def devboxes(self) -> tuple[ObservedDevbox, ...]:
+        """Every devbox that there is something to say about."""
+        return self._devboxes.observed()
+
+    def warnings(self) -> tuple[HostWarning, ...]:
+        """Every warning in force."""
+        return self._health.warnings()
+
+    async def on_desired(self, news: DesiredState) -> None:
+        """Take over what the api wants: policies at once, devboxes as their tasks get to it."""
+        is_first = not self._desired.is_known
+        changed = self._desired.merge(news)
+        if is_first:
+            # Before the first round, or it would take away the links of what runs already.
+            self._devboxes.adopt_all()
+        self._enforcer.want(news.revision, self._desired.policies)
+        if is_first:
+            self._devboxes.kick_all()
+        for devbox_id in changed:
+            self._devboxes.kick(devbox_id)
+
+    # The gate's side
+
+    def on_open(self) -> None:
+        """The gate listens and waits for its table."""
+        self._health.clear(WarningCode.GATE_DOWN)
+        self._enforcer.look_again()
+
+    def on_closed(self, why: str) -> None:
+        """New names and name-bound flows are closed until the next gate stands."""
+        self._health.raise_warning(WarningCode.GATE_DOWN, f"The gate is down ({why}); it is being started again.")
+        self._note_readiness()
+        # Those who wait for it keep waiting; what was enforced is enforced (see the enforcer's text).
+        self._enforcer.look_again()
+
+    def on_records(self, batch: GateRecords) -> None:
+        """Decisions of the gate."""
+        self.flows.add(batch.records, batch.dropped)
+
+    def on_warning(self, warning: GateWarning) -> None:
+        """The gate is degraded, or well again."""
+        if warning.text:
+            self._health.raise_warning(warning.code, warning.text)
+        else:
+            self._health.clear(warning.code)
+
+    # The enforcer's side
+
+    def on_enforced(self) -> None:
+        """A revision came into force: somebody waits to hear of it."""
+        self._reporter.changed()
+
+    def on_round(self) -> None:
+        """Devboxes may have become filtered, or lost their links."""
+        self._note_readiness()
+        self._devboxes.on_round()
+
+    def _note_readiness(self) -> None:
+        if self._enforcer.is_ready is not self._was_ready:
+            self._was_ready = self._enforcer.is_ready
+            self._reporter.changed()
+
+    def _report_soon(self) -> None:
+        self._reporter.changed()
+
+    def _on_entrypoint_end(self, devbox_id: str) -> None:
+        self._devboxes.kick(devbox_id)
+
+    # Every few seconds
+
+    async def _observe_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(OBSERVE_INTERVAL_S)
+            await self._observe_kernel()
+            try:
+                await self._sandboxes.observe()
+            except (SandboxError, OSError) as error:
+                self._health.raise_warning(WarningCode.RUNTIME_FAILING, f"Sandboxes cannot be observed: {error}")
+            if self._desired.is_known:
+                self._devboxes.kick_those_with_work()
+
+    async def _observe_kernel(self) -> None:
+        driver = self._needs.driver
+        try:
+            drift, addresses = await self._needs.kernel.run(
+                lambda: (driver.observe_drift(), driver.observe_host_addresses())
+            )
+            self._note_drift(drift)
+            self._enforcer.set_host_addresses(addresses)
+            self._denial_records.context = replace(self._needs.context, host_addresses=addresses)
+            await self._follow_router()
+        except (OutgateError, OSError) as error:
+            self._health.raise_warning(WarningCode.DRIFT_UNKNOWN, f"The kernel's rules cannot be read back: {error}")
+        else:
+            self._health.clear(WarningCode.DRIFT_UNKNOWN)
+
+    def _note_drift(self, drift: tuple[str, ...]) -> None:
+        if drift:
+            self._clean_observations = 0
+            text = f"Somebody changed what Outgate set; it is set again: {' '.join(drift)}"
+            self._health.raise_warning(WarningCode.DRIFT_REPAIRED, text)
+            self._enforcer.set_again()
+            return
+        self._clean_observations += 1
+        if self._clean_observations >= _DRIFT_SHOWN_ROUNDS:
+            self._health.clear(WarningCode.DRIFT_REPAIRED)
+
+    async def _follow_router(self) -> None:
+        """Listen in the router namespace that is there; have the gate do so too."""
+        router = self._needs.identify_router()
+        if self._denials is not None and router == self._router:
+            return
+        if self._denials is not None:
+            self._stop_listening()
+            self._gate.restart()
+        self._router = router
+        self._denials = await self._needs.kernel.run(self._needs.driver.denials)
+        asyncio.get_running_loop().add_reader(self._denials.fileno(), self._read_denials)
+
+    def _stop_listening(self) -> None:
+        if self._denials is not None:
+            asyncio.get_running_loop().remove_reader(self._denials.fileno())
+            self._denials.close()
+            self._denials = None
+
+    def _read_denials(self) -> None:
+        denials, records = self._denials, []
+        if denials is None:
+            return
+        for denial in denials.read():
+            slot = self._denial_records.slot_of(denial.link)
+            found = None if slot is None else self._enforcer.find_placement(slot)
+            if found is not None:
+                records.append(self._denial_records.make(denial, *found, clock.wall_ms()))
+        lost, self._denials_lost = denials.lost - self._denials_lost, denials.lost
+        self.flows.add(records, dropped=lost)

@@ -1,0 +1,155 @@
+"""The public API for the command line: JSON objects as the server sent them, errors as exceptions."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from outgate.client.transport import PeerRefusedError, PeerUnreachableError, checked
+
+JsonObject = dict[str, Any]
+
+_ANSWER_WAIT_S: Final = 60.0
+"""An update waits up to 25 s for enforcement, an execution as long; twice that and some room."""
+_PAGE_SIZE: Final = 100
+_LONG_POLL_S: Final = 25
+_REQUEST_TIMEOUT: Final = 408
+"""The long polls' answer when nothing happened (the founding contract; RFC 9110 §15.5.9)."""
+
+
+class OutgateClient:
+    """One account's view of a server.
+
+    Every method raises :class:`PeerUnreachableError` when nobody answers, and
+    :class:`PeerRefusedError`, whose message is the server's own.
+    """
+
+    def __init__(self, url: str, api_key: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {api_key}"},
+            timeout=httpx.Timeout(_ANSWER_WAIT_S, connect=5.0),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def get_account(self) -> JsonObject:
+        """The account that the key belongs to."""
+        return self._call("GET", "/v1/accounts/me")
+
+    def create_policy(self, body: Mapping[str, object]) -> JsonObject:
+        """The view of a new policy."""
+        return self._call("POST", "/v1/network-policies", body)
+
+    def get_policy(self, policy_id: str) -> JsonObject:
+        """The view of a policy."""
+        return self._call("GET", f"/v1/network-policies/{policy_id}")
+
+    def list_policies(self, **filters: str) -> Iterator[JsonObject]:
+        """Every policy of the account, newest first; ``filters`` such as ``name`` go to the server."""
+        return self._pages("/v1/network-policies", "network_policies", filters)
+
+    def update_policy(self, policy_id: str, body: Mapping[str, object]) -> JsonObject:
+        """The view after a partial update."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}", body)
+
+    def delete_policy(self, policy_id: str) -> JsonObject:
+        """The view of the deleted policy."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}/delete", {})
+
+    def explain_policy(self, policy_id: str, body: Mapping[str, object]) -> JsonObject:
+        """The verdict on one flow: ``body`` names a hostname or address, a port and a protocol."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}/explain", body)
+
+    def create_devbox(self, body: Mapping[str, object]) -> JsonObject:
+        """The view of a new devbox; it is not running yet."""
+        return self._call("POST", "/v1/devboxes", body)
+
+    def get_devbox(self, devbox_id: str) -> JsonObject:
+        """The view of a devbox."""
+        return self._call("GET", f"/v1/devboxes/{devbox_id}")
+
+    def list_devboxes(self, **filters: str) -> Iterator[JsonObject]:
+        """Every devbox of the account, newest first; ``filters`` such as ``status`` go to the server."""
+        return self._pages("/v1/devboxes", "devboxes", filters)
+
+    def shutdown_devbox(self, devbox_id: str) -> JsonObject:
+        """The view of a devbox that is ending."""
+        return self._call("POST", f"/v1/devboxes/{devbox_id}/shutdown", {})
+
+    def wait_for_devbox(self, devbox_id: str, *statuses: str) -> JsonObject | None:
+        """The view once the status is one of ``statuses``, or None after half a minute without that."""
+        return self._poll(f"/v1/devboxes/{devbox_id}/wait_for_status", statuses)
+
+    def execute(self, devbox_id: str, command: str) -> JsonObject:
+        """Run ``command`` to its end, however long it takes; its view holds the last lines of output."""
+        body = {"command": command, "command_id": str(uuid.uuid4())}
+        execution = self._call("POST", f"/v1/devboxes/{devbox_id}/execute", body)
+        while execution["status"] != "completed":
+            place = f"/v1/devboxes/{devbox_id}/executions/{execution['execution_id']}/wait_for_status"
+            execution = self._poll(place, ("completed",)) or execution
+        return execution
+
+    def list_flows(self, **filters: str) -> JsonObject:
+        """One page of decisions; ``filters`` such as ``devbox_id`` or ``verdict`` go to the server."""
+        return self._call("GET", "/v1/network-flows", params=filters)
+
+    def get_readiness(self) -> JsonObject:
+        """What the server says of itself: whether it enforces, and what is wrong if it does not."""
+        response = self._send("GET", "/readyz", None, None)
+        body: JsonObject = response.json()
+        return body
+
+    def _poll(self, path: str, statuses: tuple[str, ...]) -> JsonObject | None:
+        try:
+            return self._call("POST", path, {"statuses": list(statuses), "timeout_seconds": _LONG_POLL_S})
+        except PeerRefusedError as error:
+            if error.status == _REQUEST_TIMEOUT:
+                return None
+            raise
+
+    def _pages(self, path: str, key: str, filters: Mapping[str, str]) -> Iterator[JsonObject]:
+        params = {**filters, "limit": str(_PAGE_SIZE)}
+        while True:
+            page = self._call("GET", path, params=params)
+            items: list[JsonObject] = page[key]
+            yield from items
+            if not page.get("has_more") or not items:
+                return
+            params["starting_after"] = items[-1]["id"]
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+    ) -> JsonObject:
+        response = self._send(method, path, body, params)
+        checked(response)
+        document: JsonObject = response.json()
+        return document
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, object] | None, params: Mapping[str, str] | None
+    ) -> httpx.Response:
+        try:
+            return self._client.request(method, path, json=body, params=params)
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"{self._url} does not answer: {error}") from error

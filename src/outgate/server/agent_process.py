@@ -1,0 +1,141 @@
+"""The agent as a process: ``python -m outgate.server.agent_process`` below ``outgate serve``, or ``outgate agent``."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+
+from outgate.agent.agent import Agent, AgentNeeds
+from outgate.agent.gate_process import GateProcess
+from outgate.agent.http import build_app
+from outgate.agent.kernel_thread import KernelThread
+from outgate.agent.record import RecordStore
+from outgate.agent.serving import bind_unix, serve_unix
+from outgate.client.host_api import HostApiClient
+from outgate.client.transport import unix_url
+from outgate.dataplane import netns
+from outgate.dataplane.dns_gate import DeniedAnswer
+from outgate.dataplane.gate_config import GateConfig
+from outgate.dataplane.gate_config import host_context as gate_context
+from outgate.dataplane.layout import NetworkLayout
+from outgate.dataplane.privileges import die_with_parent, raise_descriptor_limit
+from outgate.errors import OutgateError
+from outgate.logs import configure_logs
+from outgate.runtime.engine import EngineKind, find_engine
+from outgate.runtime.oci import OciRuntime, OciSettings
+from outgate.server.context import check_names, find_resolvers
+from outgate.server.host_network import open_driver
+from outgate.server.identity import find_api_identity, require_root
+from outgate.server.places import ensure_directories, ensure_host_token, locked
+from outgate.settings import Settings, load_settings
+
+
+def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
+    """What a gate is told at its start. Raises :class:`SettingError` when there is no resolver."""
+    dns = (str(layout.gateway4), str(layout.gateway6)) if layout.has_ipv6 else (str(layout.gateway4),)
+    return GateConfig(
+        namespace=str(netns.namespace_path(layout.router_namespace)),
+        dns_addresses=dns,
+        resolvers=find_resolvers(settings),
+        relay_port=layout.relay_port,
+        denied_answer=DeniedAnswer(settings.denied_answer.value),
+        has_ipv6=layout.has_ipv6,
+        devbox_networks=(str(layout.pool4), str(layout.pool6)),
+        internal_zones=settings.internal_zones,
+        address_bound=settings.address_bound,
+        agent_gateway_hosts=settings.agent_gateway_hosts,
+        mcp_gateway_hosts=settings.mcp_gateway_hosts,
+        mirror_hosts=settings.mirror_hosts,
+    )
+
+
+def open_runtime(settings: Settings) -> OciRuntime:
+    """The sandboxes of this host. Raises :class:`HostNotCapableError`; call ``prepare`` before anything else."""
+    run_dir = settings.run_dir / "runtime"
+    engine = find_engine(EngineKind(settings.runtime.value), run_dir / settings.runtime.value)
+    return OciRuntime(OciSettings(engine, settings.runtime_dir, run_dir, settings.instance_id))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kernel, runtime = KernelThread(), open_runtime(settings)
+    driver = await kernel.run(lambda: open_driver(settings))
+    try:
+        layout = await kernel.run(driver.ensure_router)
+        await runtime.prepare()
+        async with HostApiClient(unix_url(settings.api_socket), ensure_host_token(settings)) as api:
+            needs = AgentNeeds(
+                driver=driver,
+                kernel=kernel,
+                layout=layout,
+                context=gate_context(gate_config(settings, layout)),
+                make_gate=lambda events: GateProcess(lambda: gate_config(settings, layout), events),
+                runtime=runtime,
+                api=api,
+                records=RecordStore(settings.agent_dir / "devboxes"),
+                url=unix_url(settings.agent_socket),
+                identify_router=lambda: netns.namespace_identity(layout.router_namespace),
+            )
+            await _serve(settings, needs, stop)
+    finally:
+        await runtime.aclose()
+        await kernel.run(driver.close)
+        kernel.close()
+
+
+async def _serve(settings: Settings, needs: AgentNeeds, stop: asyncio.Event) -> None:
+    """Until ``stop``. Devboxes, rules and kernel flows stay."""
+    agent = Agent(needs)
+    app = build_app(agent.executions, agent.flows, agent.status, ensure_host_token(settings))
+    group = find_api_identity(settings).gid
+    with bind_unix(settings.agent_socket, mode=0o660, group=group) as bound:
+        working = [asyncio.ensure_future(agent.run()), asyncio.ensure_future(serve_unix(app, bound))]
+        stopping = asyncio.ensure_future(stop.wait())
+        done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*working, stopping):
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        for task in done - {stopping}:
+            task.result()  # raises what ended it
+
+
+def run_agent(settings: Settings) -> None:
+    """Work until SIGTERM. Raises :class:`OutgateError` for whatever keeps it from enforcing."""
+    require_root("The agent")
+    check_names(settings)
+    raise_descriptor_limit()
+    ensure_directories(settings, find_api_identity(settings))
+    with locked(settings, "agent", "An agent"):
+        uvloop.run(_work(settings))
+
+
+def run_agent_alone(settings: Settings) -> None:
+    """``outgate agent``: as below ``serve``, with its own log."""
+    configure_logs(settings.log_level, settings.log_format, process="agent")
+    run_agent(settings)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The child of ``outgate serve``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="outgate-agent", description="Outgate's agent; started by outgate serve.")
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        die_with_parent(options.parent)
+        settings = load_settings()
+        configure_logs(settings.log_level, settings.log_format, process="agent")
+        run_agent(settings)
+    except OutgateError as error:
+        structlog.get_logger("agent").error("not_started", why=error.message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Settings that are names: parsed once, before anything starts, and blamed by their variables."""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, TypeVar
+
+from outgate.control.configuration import ApiSettings
+from outgate.control.configuration import DefaultPolicy as ControlDefaultPolicy
+from outgate.errors import InvalidValueError, SettingError
+from outgate.model.flow import HostContext
+from outgate.model.names import parse_domain_name, parse_host_pattern
+from outgate.settings import Settings, SocketAddress, variable_of
+
+RESOLVER_FILE: Final = Path("/etc/resolv.conf")
+_DNS_PORT: Final = 53
+
+_Value = TypeVar("_Value")
+
+
+def host_context(settings: Settings) -> HostContext:
+    """What the operator's settings add to each decision. Raises :class:`SettingError`."""
+    return HostContext(
+        internal_zones=_parse_all(settings, "internal_zones", parse_domain_name),
+        address_bound=settings.address_bound,
+        agent_gateway_hosts=_parse_all(settings, "agent_gateway_hosts", parse_host_pattern),
+        mcp_gateway_hosts=_parse_all(settings, "mcp_gateway_hosts", parse_host_pattern),
+        mirror_hosts=_parse_all(settings, "mirror_hosts", parse_host_pattern),
+    )
+
+
+def api_settings(settings: Settings) -> ApiSettings:
+    """The api's limits and choices. Raises :class:`SettingError`."""
+    return ApiSettings(
+        default_policy=ControlDefaultPolicy(settings.default_policy.value),
+        policies_max=settings.policies_max,
+        enforce_wait_s_max=settings.enforce_wait_s,
+        context=host_context(settings),
+    )
+
+
+def check_names(settings: Settings) -> None:
+    """Raise :class:`SettingError` for a name among the settings that cannot be one."""
+    host_context(settings)
+    if settings.tunnel_domain is not None:
+        _parse(variable_of("tunnel_domain"), settings.tunnel_domain, parse_domain_name)
+
+
+def find_resolvers(settings: Settings, resolver_file: Path = RESOLVER_FILE) -> tuple[str, ...]:
+    """The upstream resolvers as ``address:port``: the setting's, or those of the host as they are now.
+
+    Raises :class:`SettingError` when there is none.
+    """
+    found = settings.upstream_dns or _read_resolvers(resolver_file)
+    if not found:
+        raise SettingError(
+            f"{resolver_file} names no resolver; set {variable_of('upstream_dns')} to one, for example 192.0.2.53."
+        )
+    return tuple(str(resolver) for resolver in found)
+
+
+def _read_resolvers(path: Path) -> tuple[SocketAddress, ...]:
+    """The ``nameserver`` lines (resolv.conf(5)), those with a scope left out: they need a link of the host's."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ()
+    words = (line.split() for line in lines)
+    named = (parts[1] for parts in words if len(parts) > 1 and parts[0] == "nameserver")
+    return tuple(SocketAddress(address, _DNS_PORT) for address in named if _is_plain_address(address))
+
+
+def _is_plain_address(text: str) -> bool:
+    try:
+        return "%" not in str(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _parse_all(settings: Settings, field: str, parse: Callable[[str], _Value]) -> tuple[_Value, ...]:
+    texts: tuple[str, ...] = getattr(settings, field)
+    return tuple(_parse(variable_of(field), text, parse) for text in texts)
+
+
+def _parse(variable: str, text: str, parse: Callable[[str], _Value]) -> _Value:
+    try:
+        return parse(text)
+    except InvalidValueError as error:
+        raise SettingError(f"{variable}: {error.message}") from None
