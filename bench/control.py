@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from bench.report import Row
-from bench.world import FAR, PORT_PLAIN, PORT_TLS, World, start_devbox
+from bench.world import FAR, NAME, PORT_PLAIN, PORT_TLS, World, look_up, start_devbox
 
 UPDATES = 20
 
@@ -90,6 +90,7 @@ def tighten(world: World) -> list[Row]:
         ("kernel", PORT_PLAIN, {"allowed_cidrs": []}),
     )
     for kind, port, narrow in cases:
+        look_up(world.devbox, NAME)
         before = world.outgate.call("GET", f"/v1/network-policies/{world.policy_id}")["egress"]
         holder = world.devbox.start(
             world.load_tool, "hold", FAR, str(port), world.hello, "1000", cpu=0, wait_for="held"

@@ -6,7 +6,7 @@ from statistics import median
 
 from bench.namespaces import Namespace
 from bench.report import Row
-from bench.world import FAR, PORT_PLAIN, PORT_TLS, World
+from bench.world import FAR, NAME, PORT_PLAIN, PORT_TLS, World, look_up
 
 ROUNDS = 3
 STREAM_S = 1.5
@@ -62,6 +62,7 @@ def kernel_flows(world: World) -> list[Row]:
 
 def relayed_flows(world: World) -> list[Row]:
     """Host-name flows (TLS, port 443) against plain forwarding and nginx ssl_preread."""
+    look_up(world.devbox, NAME)
     ways = {"plain": world.plain, "nginx": world.nginx, "outgate": world.devbox}
     down = interleaved(_streams(world, PORT_TLS, "down"), ways)
     up = interleaved(_streams(world, PORT_TLS, "up"), ways)
@@ -82,6 +83,7 @@ def relayed_flows(world: World) -> list[Row]:
 
 def idle_flows(world: World, gate_rss_kib: Callable[[], int]) -> list[Row]:
     """IDLE_FLOWS idle relayed flows: what one costs the gate, and what all of them cost a busy one."""
+    look_up(world.devbox, NAME)
     busy = _streams(world, PORT_TLS, "down")
     rss_before = gate_rss_kib()
     without = median(busy(world.devbox) for _ in range(ROUNDS))

@@ -138,7 +138,7 @@ def _start_nginx(router: Namespace, folder: Path) -> None:
     router.start("nginx", "-c", config, "-e", f"{folder}/nginx.log")
     run(
         *router.command("nft", "-f", "-"),
-        text_in="table ip sni { chain pre { type nat hook prerouting priority dstnat; tcp dport 443 redirect to :8443; } }",
+        text_in="table ip sni { chain pre { type nat hook prerouting priority dstnat; tcp dport 443 redirect to :8443; }; }\n",
     )
     wait_until(lambda: "8443" in router.run("ss", "-Hltn", "sport", "=", "8443"), "nginx listens")
 
@@ -177,6 +177,27 @@ def start_devbox(outgate: Outgate, policy_id: str) -> str:
     box = outgate.call("POST", "/v1/devboxes", {"launch_parameters": {"network_policy_id": policy_id}})
     wait_until(lambda: outgate.call("GET", f"/v1/devboxes/{box['id']}")["status"] == "running", "the devbox runs")
     return str(box["id"])
+
+
+LOOK_UP = """
+import socket, struct, sys
+labels = b"".join(bytes([len(l)]) + l.encode() for l in sys.argv[2].split(".")) + b"\\0"
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.sendto(struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + labels + struct.pack(">HH", 1, 1), (sys.argv[1], 53))
+answer = s.recv(4096)
+assert answer[3] & 15 == 0 and answer[7], answer
+"""
+
+
+def gateway_of(devbox: Namespace) -> str:
+    """The address of the DNS gate, which is the devbox's default gateway."""
+    return devbox.run("ip", "-4", "route", "show", "default").split()[2]
+
+
+def look_up(devbox: Namespace, name: str) -> None:
+    """What any program in the box does first, and what teaches the gate the address."""
+    devbox.run("python3", "-c", LOOK_UP, gateway_of(devbox), name)
 
 
 def devbox_namespaces(outgate: Outgate) -> set[str]:

@@ -1,0 +1,37 @@
+"""The public application."""
+
+from typing import Final
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from outgate.api import accounts, devboxes, executions, explain, health, network_policies
+from outgate.api.errors import install_error_handlers
+from outgate.api.openapi import make_document
+from outgate.control.services import Services
+
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    network_policies.router,
+    explain.router,
+    devboxes.router,
+    executions.router,
+    accounts.router,
+    health.router,
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application of the public interface, with its OpenAPI document at ``/openapi.json``."""
+    # No interactive docs: their pages load scripts from elsewhere.
+    app = FastAPI(title="Outgate", openapi_url=None, redirect_slashes=False)
+    app.state.services = services
+    for router in _ROUTERS:
+        app.include_router(router)
+    document = msgspec.json.encode(make_document(app))
+
+    async def openapi(_request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    app.add_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
+    install_error_handlers(app)
+    return app

@@ -1,0 +1,102 @@
+"""``POST /v1/network-policies/{id}/explain``: an extension."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from outgate.api.bodies import BODY_CONFIG, Whole
+from outgate.api.context import Context
+from outgate.api.openapi import describe
+from outgate.api.responses import respond
+from outgate.control.explain import Explanation, Question, explain
+from outgate.control.texts import NAME_LENGTH_MAX
+from outgate.model.addresses import PORT_MAX, PORT_MIN, Protocol
+from outgate.model.verdict import Allow, Deny, ReportOnly, RuleRef
+
+router: Final = APIRouter(prefix="/v1/network-policies", tags=["network policies"])
+
+
+class ExplainProtocol(StrEnum):
+    """Protocols that can be asked for, in either spelling."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+    ICMPV6 = "icmpv6"
+    TCP_UPPER = "TCP"
+    UDP_UPPER = "UDP"
+    ICMP_UPPER = "ICMP"
+    ICMPV6_UPPER = "ICMPV6"
+
+
+def _text() -> Any:
+    return Field(json_schema_extra={"maxLength": NAME_LENGTH_MAX})
+
+
+class NetworkPolicyExplainParams(BaseModel):
+    """May this leave? ``hostname``, ``address`` or both; TCP to port 443 unless said otherwise."""
+
+    model_config = BODY_CONFIG
+
+    hostname: Annotated[str, _text()] | None = None
+    address: Annotated[str, _text()] | None = None
+    port: Annotated[Whole, Field(json_schema_extra={"minimum": PORT_MIN, "maximum": PORT_MAX})] | None = None
+    protocol: ExplainProtocol | None = None
+    devbox_id: str | None = None
+
+    def to_question(self) -> Question:
+        """The value control judges."""
+        protocol = Protocol.TCP if self.protocol is None else Protocol[self.protocol.upper()]
+        return Question(self.hostname, self.address, self.port, protocol, self.devbox_id)
+
+
+class VerdictName(StrEnum):
+    """What happens."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REPORT_ONLY = "report_only"
+
+
+class NetworkPolicyExplainView(msgspec.Struct, frozen=True):
+    """The verdict, the rule that gave it or came nearest, the reason, and a sentence for people."""
+
+    verdict: VerdictName
+    reason: str
+    rule: str | None
+    sentence: str
+    policy_id: str
+    revision: int
+
+
+@router.post(
+    "/{id}/explain",
+    operation_id="explainNetworkPolicy",
+    summary="Why something may or may not leave",
+    openapi_extra=describe(NetworkPolicyExplainView, body=NetworkPolicyExplainParams, errors=[404]),
+)
+async def explain_policy(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
+    """Changes nothing and sends nothing: names are not resolved."""
+    given, _ = await context.read(NetworkPolicyExplainParams)
+    return respond(_view(await explain(context.services, context.caller, id, given.to_question())))
+
+
+def _view(explanation: Explanation) -> NetworkPolicyExplainView:
+    verdict = explanation.verdict
+    match verdict:
+        case Allow(reason=reason, rule=rule, sentence=sentence):
+            return _make(explanation, VerdictName.ALLOW, reason, rule, sentence)
+        case Deny(reason=reason, rule=rule, sentence=sentence):
+            return _make(explanation, VerdictName.DENY, reason, rule, sentence)
+        case ReportOnly(would_be=would_be, rule=rule):
+            return _make(explanation, VerdictName.REPORT_ONLY, would_be.reason, rule, would_be.sentence)
+
+
+def _make(
+    explanation: Explanation, name: VerdictName, reason: str, rule: RuleRef | None, sentence: str
+) -> NetworkPolicyExplainView:
+    rendered = None if rule is None else str(rule)
+    return NetworkPolicyExplainView(name, reason, rendered, sentence, explanation.policy_id, explanation.revision)

@@ -1,0 +1,62 @@
+"""The hosts' interface, ``/internal/v1``: served on its own listeners, never on the public ones."""
+
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+
+from outgate.api.bodies import read_body
+from outgate.api.context import read_bearer, services_of, while_connected
+from outgate.api.errors import install_error_handlers
+from outgate.api.responses import respond
+from outgate.clock import wall_ms
+from outgate.control.authentication import authenticate_host
+from outgate.control.configuration import REPORT_BYTES_MAX
+from outgate.control.hosts import WAIT_S_MAX, await_desired_state, take_report
+from outgate.control.services import Services
+from outgate.errors import InvalidValueError
+from outgate.model.desired import HostReport
+from outgate.store.hosts import HostRow
+
+_REPORT: Final = msgspec.json.Decoder(HostReport)
+
+router: Final = APIRouter(prefix="/internal/v1")
+
+
+async def _authenticated_host(request: Request) -> HostRow:
+    return await authenticate_host(services_of(request), read_bearer(request))
+
+
+Host = Annotated[HostRow, Depends(_authenticated_host)]
+
+
+@router.get("/desired-state")
+async def desired_state(
+    request: Request,
+    host: Host,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=WAIT_S_MAX)] = 0.0,
+) -> Response:
+    """What changed for the host after ``after``; waits up to ``wait_s`` for a change."""
+    work = await_desired_state(services_of(request), host, after=after, wait_s=wait_s, now_ms=wall_ms())
+    return respond(await while_connected(request, work))
+
+
+@router.post("/report")
+async def report(request: Request, host: Host) -> Response:
+    """What the host enforces, and where its devboxes are."""
+    try:
+        said = _REPORT.decode(await read_body(request, REPORT_BYTES_MAX))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"This is no host report: {error}.") from None
+    await take_report(services_of(request), host, said, wall_ms())
+    return Response(b"{}", media_type="application/json")
+
+
+def create_internal_app(services: Services) -> FastAPI:
+    """The application behind the internal listeners."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.state.services = services
+    app.include_router(router)
+    install_error_handlers(app)
+    return app

@@ -1,0 +1,23 @@
+"""Import what would otherwise be imported late: after the process gave up its privileges it may not read files.
+
+A test serves requests and fails when anything under the interpreter's own directories is opened after this.
+"""
+
+import importlib
+from typing import Final
+
+_LATE_MODULES: Final = (
+    "anyio._backends._asyncio",
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "psycopg",
+    "psycopg_binary",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+)
+
+
+def preload() -> None:
+    """Have all code in memory."""
+    for name in _LATE_MODULES:
+        importlib.import_module(name)

@@ -1,0 +1,238 @@
+"""``outgate policy``: network policies, over the public API."""
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
+from outgate.cli.output import print_fields, print_json, print_note, print_table, render_time
+from outgate.cli.policy_options import (
+    FLAGS,
+    parse_cidr_option,
+    read_policy_file,
+    render_cidr_rule,
+    summarise_policy,
+)
+from outgate.client.public import JsonObject, OutgateClient
+from outgate.errors import OutgateError
+
+app = typer.Typer(no_args_is_help=True, help="What devboxes may reach.")
+
+_ID_PREFIX = "npol_"
+
+Reference = Annotated[str, typer.Argument(metavar="POLICY", help="An id, or a name.")]
+Hosts = Annotated[
+    list[str] | None, typer.Option("--allow-host", metavar="NAME", help="example.com or *.example.com; repeat it.")
+]
+Cidrs = Annotated[
+    list[str] | None,
+    typer.Option("--allow-cidr", metavar="CIDR[:PORTS]", help="10.0.0.0/8 or 10.0.0.0/8:443/tcp,53; repeat it."),
+]
+AllowAll = Annotated[bool | None, typer.Option("--allow-all/--no-allow-all", help="DANGER: everything may leave.")]
+DevboxToDevbox = Annotated[bool | None, typer.Option("--allow-devbox-to-devbox/--no-devbox-to-devbox")]
+AgentGateway = Annotated[bool | None, typer.Option("--allow-agent-gateway/--no-agent-gateway")]
+McpGateway = Annotated[bool | None, typer.Option("--allow-mcp-gateway/--no-mcp-gateway")]
+Mirrors = Annotated[bool | None, typer.Option("--allow-runloop-mirrors/--no-runloop-mirrors")]
+Description = Annotated[str | None, typer.Option("--description", help="For people.")]
+File = Annotated[
+    Path | None, typer.Option("--file", help="A JSON body as the API takes it; options win over what it says.")
+]
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument()],
+    *,
+    allow_host: Hosts = None,
+    allow_cidr: Cidrs = None,
+    allow_all: AllowAll = None,
+    devbox_to_devbox: DevboxToDevbox = None,
+    agent_gateway: AgentGateway = None,
+    mcp_gateway: McpGateway = None,
+    mirrors: Mirrors = None,
+    description: Description = None,
+    file: File = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Make a policy. Without any --allow… nothing leaves."""
+    flags = _flags(allow_all, devbox_to_devbox, agent_gateway, mcp_gateway, mirrors)
+    body = {**_body(file, allow_host or None, allow_cidr or None, flags, description), "name": name}
+    with connect(url, api_key, state_dir) as client:
+        _print_policy(client.create_policy(body), json=json)
+
+
+@app.command("update")
+def update(
+    policy: Reference,
+    *,
+    allow_host: Hosts = None,
+    allow_cidr: Cidrs = None,
+    no_hosts: Annotated[bool, typer.Option("--no-hosts", help="Empty the list of host names.")] = False,
+    no_cidrs: Annotated[bool, typer.Option("--no-cidrs", help="Empty the list of networks.")] = False,
+    allow_all: AllowAll = None,
+    devbox_to_devbox: DevboxToDevbox = None,
+    agent_gateway: AgentGateway = None,
+    mcp_gateway: McpGateway = None,
+    mirrors: Mirrors = None,
+    name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
+    description: Description = None,
+    file: File = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Change a policy: what is given replaces what was there, the rest stays. In force when this returns."""
+    if (no_hosts and allow_host) or (no_cidrs and allow_cidr):
+        raise typer.BadParameter("A list cannot be emptied and filled at once; leave out --no-hosts or --no-cidrs.")
+    hosts = [] if no_hosts else (allow_host or None)
+    cidrs = [] if no_cidrs else (allow_cidr or None)
+    flags = _flags(allow_all, devbox_to_devbox, agent_gateway, mcp_gateway, mirrors)
+    body = _body(file, hosts, cidrs, flags, description)
+    if name is not None:
+        body["name"] = name
+    with connect(url, api_key, state_dir) as client:
+        _print_policy(client.update_policy(find_policy_id(client, policy), body), json=json)
+
+
+@app.command("list")
+def list_(
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="Only those whose name holds this.")] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """The account's policies, newest first."""
+    with connect(url, api_key, state_dir) as client:
+        policies = list(client.list_policies(**({"name": name} if name else {})))
+    if json:
+        print_json(policies)
+        return
+    columns = ("id", "name", "lets out", "updated")
+    rows = [(p["id"], p["name"], summarise_policy(p), render_time(p["update_time_ms"])) for p in policies]
+    print_table(columns, rows)
+
+
+@app.command("get")
+def get(
+    policy: Reference,
+    *,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """One policy, with every rule."""
+    with connect(url, api_key, state_dir) as client:
+        _print_policy(client.get_policy(find_policy_id(client, policy)), json=json)
+
+
+@app.command("delete")
+def delete(
+    policy: Reference,
+    *,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Delete a policy that nothing uses."""
+    with connect(url, api_key, state_dir) as client:
+        view = client.delete_policy(find_policy_id(client, policy))
+    if json:
+        print_json(view)
+    else:
+        print_note(f"deleted {view['id']} ({view['name']})")
+
+
+@app.command("explain")
+def explain(
+    policy: Reference,
+    target: Annotated[str, typer.Argument(help="A host name or an address.")],
+    *,
+    port: Annotated[int, typer.Option("--port")] = 443,
+    protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp or icmp.")] = "tcp",
+    devbox: Annotated[
+        str | None, typer.Option("--devbox", help="Judge as this devbox, with what DNS taught it.")
+    ] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Whether a flow would be let out, by which rule, and why."""
+    body: dict[str, Any] = {_kind_of(target): target, "port": port, "protocol": protocol}
+    if devbox is not None:
+        body["devbox_id"] = devbox
+    with connect(url, api_key, state_dir) as client:
+        verdict = client.explain_policy(find_policy_id(client, policy), body)
+    if json:
+        print_json(verdict)
+    else:
+        print_fields({key: verdict.get(key) for key in ("verdict", "rule", "reason", "sentence")})
+
+
+def find_policy_id(client: OutgateClient, reference: str) -> str:
+    """The id that ``reference``, an id or a name, means. Raises OutgateError when no policy has that name."""
+    if reference.startswith(_ID_PREFIX):
+        return reference
+    for policy in client.list_policies(name=reference):
+        if policy["name"] == reference:
+            return str(policy["id"])
+    raise OutgateError(f"There is no policy called {reference!r}; `outgate policy list` shows them.", code="not_found")
+
+
+def _kind_of(target: str) -> str:
+    try:
+        ip_address(target)
+    except ValueError:
+        return "hostname"
+    return "address"
+
+
+def _flags(*given: bool | None) -> dict[str, bool]:
+    return {field: value for field, value in zip(FLAGS, given, strict=True) if value is not None}
+
+
+def _body(
+    file: Path | None,
+    hosts: Sequence[str] | None,
+    cidrs: Sequence[str] | None,
+    flags: Mapping[str, bool],
+    description: str | None,
+) -> dict[str, object]:
+    body = read_policy_file(file) if file is not None else {}
+    body.update(flags)
+    if hosts is not None:
+        body["allowed_hostnames"] = list(hosts)
+    if cidrs is not None:
+        body["allowed_cidrs"] = [parse_cidr_option(cidr) for cidr in cidrs]
+    if description is not None:
+        body["description"] = description
+    return body
+
+
+def _print_policy(view: JsonObject, *, json: bool) -> None:
+    if json:
+        print_json(view)
+        return
+    egress = view["egress"]
+    print_fields(
+        {
+            "id": view["id"],
+            "name": view["name"],
+            "description": view.get("description"),
+            "lets out": summarise_policy(view),
+            "hosts": " ".join(egress["allowed_hostnames"]),
+            "networks": " ".join(render_cidr_rule(rule) for rule in egress["allowed_cidrs"]),
+            "updated": render_time(view["update_time_ms"]),
+        }
+    )

@@ -1,0 +1,53 @@
+"""Who asks: API keys of accounts, tokens of hosts."""
+
+from sqlalchemy import Connection
+
+from outgate.control.callers import Caller
+from outgate.control.errors import UnauthorizedError
+from outgate.control.secrets_at_rest import KEY_LENGTH_MAX, SecretDigest, digest_secret
+from outgate.control.services import Services
+from outgate.store import accounts as account_rows
+from outgate.store import hosts as host_rows
+from outgate.store.hosts import HostRow
+
+_UNKNOWN_KEY = "The API key is not valid. Send 'Authorization: Bearer <key>' with a key that was not revoked."
+
+
+async def authenticate(services: Services, key: str) -> Caller:
+    """The caller that ``key`` belongs to. Raises UnauthorizedError.
+
+    A key that was found once is remembered by its digest, which spares a look-up for each request. It is not
+    believed for that: :mod:`outgate.control.transactions` checks in each transaction that it was not revoked.
+    """
+    if len(key) > KEY_LENGTH_MAX:
+        raise unknown_key()
+    presented = digest_secret(key)
+    known = services.known_keys.find(presented.digest)
+    if known is not None:
+        return known
+    caller = await services.database.read(lambda connection: _find_caller(connection, presented))
+    if caller is None:
+        raise unknown_key()
+    services.known_keys.add(presented.digest, caller)
+    return caller
+
+
+def unknown_key() -> UnauthorizedError:
+    """The refusal of keys that are not, or no longer, valid."""
+    return UnauthorizedError(_UNKNOWN_KEY)
+
+
+def _find_caller(connection: Connection, presented: SecretDigest) -> Caller | None:
+    for row in account_rows.find_keys(connection, presented.lookup):
+        if presented.equals(row.digest) and row.revoke_time_ms is None:
+            return Caller(row.account_id, row.id)
+    return None
+
+
+async def authenticate_host(services: Services, token: str) -> HostRow:
+    """The host that ``token`` belongs to. Raises UnauthorizedError."""
+    presented = digest_secret(token[:KEY_LENGTH_MAX])
+    for row in await services.database.read(lambda connection: host_rows.find_hosts(connection, presented.lookup)):
+        if presented.equals(row.digest):
+            return row
+    raise UnauthorizedError("The host token is not valid.")

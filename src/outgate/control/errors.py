@@ -1,0 +1,51 @@
+"""What a use-case can refuse. The api maps each class to a status; the text is for the person who asked."""
+
+from outgate.errors import OutgateError
+
+
+class UnauthorizedError(OutgateError):
+    """No key, or none that is valid."""
+
+    code = "unauthorized"
+
+
+class NotFoundError(OutgateError):
+    """There is no such thing in the caller's account. (That another account has one is not said.)"""
+
+    code = "not_found"
+
+
+class ConflictError(OutgateError):
+    """What was asked for contradicts what is there; asking again will not help."""
+
+    code = "conflict"
+
+
+class WaitTimeoutError(OutgateError):
+    """The wait ended before anything happened; the caller may wait on."""
+
+    code = "wait_timeout"
+
+
+class ExecutionWaitTimeoutError(WaitTimeoutError):
+    """The same for an execution. Clients ask again at once when they are told to."""
+
+    code = "execution_wait_timeout"
+
+
+class StoppingError(OutgateError):
+    """The api is being stopped or restarted; the same request will succeed in a moment."""
+
+    code = "stopping"
+
+
+class TooManyWaitsError(OutgateError):
+    """The account holds as many waiting requests as one account may."""
+
+    code = "too_many_waits"
+
+
+class HostUnavailableError(OutgateError):
+    """No host, or not the one that is needed, answers just now."""
+
+    code = "host_unavailable"

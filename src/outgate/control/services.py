@@ -1,0 +1,34 @@
+"""What use-cases work with, bundled by the composition root."""
+
+from dataclasses import dataclass, field
+
+from outgate.control.callers import KnownKeys
+from outgate.control.configuration import ApiSettings
+from outgate.control.gateway import AgentGateway
+from outgate.control.ids import IdMaker
+from outgate.control.presence import Presence
+from outgate.control.waits import WaitLimit
+from outgate.control.wakeups import Wakeups
+from outgate.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One api process's tools and short memory. Everything that must survive is in ``database``."""
+
+    settings: ApiSettings
+    database: Database
+    gateway: AgentGateway
+    ids: IdMaker = field(default_factory=IdMaker)
+    wakeups: Wakeups = field(default_factory=Wakeups)
+    presence: Presence = field(default_factory=Presence)
+    known_keys: KnownKeys = field(default_factory=KnownKeys)
+    waits: WaitLimit = field(default_factory=WaitLimit)
+
+    @property
+    def poll_s(self) -> float:
+        """How often a wait looks at the store by itself: other processes' changes wake nobody here.
+
+        50 ms where api processes share a database; on SQLite only command-line tools write besides us.
+        """
+        return 0.05 if self.database.is_shared else 1.0

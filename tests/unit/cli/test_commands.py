@@ -1,0 +1,202 @@
+"""Commands against a stand-in for the API: what they send, what they print, how they end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from outgate.cli import devbox, main, policy
+from outgate.client.public import OutgateClient
+
+VIEW = {
+    "id": "npol_1",
+    "name": "web",
+    "description": None,
+    "create_time_ms": 0,
+    "update_time_ms": 0,
+    "egress": {
+        "allow_all": False,
+        "allow_devbox_to_devbox": False,
+        "allow_agent_gateway": False,
+        "allow_mcp_gateway": False,
+        "allow_runloop_mirrors": False,
+        "allowed_hostnames": ["x.org"],
+        "allowed_cidrs": [{"cidr": "10.0.0.0/8", "ports": [{"port": 443}]}],
+    },
+}
+DEVBOX = {
+    "id": "dbx_1",
+    "name": None,
+    "status": "provisioning",
+    "create_time_ms": 0,
+    "end_time_ms": None,
+    "launch_parameters": {"network_policy_id": "npol_1"},
+}
+
+
+class FakeApi:
+    """Answers by path; keeps what it was sent."""
+
+    def __init__(self, answers: dict[str, object]) -> None:
+        self.answers = answers
+        self.bodies: dict[str, object] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        key = f"{request.method} {request.url.path}"
+        if request.content:
+            self.bodies[key] = json.loads(request.content)
+        answer = self.answers.get(key, (404, {"message": f"nothing at {key}"}))
+        status, body = answer if isinstance(answer, tuple) else (200, answer)
+        return httpx.Response(status, json=body)
+
+
+Run = Callable[[list[str], dict[str, object]], tuple[int, str, str, FakeApi]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the whole program: exit code, standard output, standard error, and what the API saw."""
+
+    def run_command(arguments: list[str], answers: dict[str, object]) -> tuple[int, str, str, FakeApi]:
+        api = FakeApi(answers)
+
+        def connect(_url: str | None, _key: str | None, _state_dir: Path | None) -> OutgateClient:
+            return OutgateClient("http://server", "key", transport=httpx.MockTransport(api))
+
+        for module in (policy, devbox):
+            monkeypatch.setattr(module, "connect", connect)
+        monkeypatch.setattr("sys.argv", ["outgate", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        printed = capsys.readouterr()
+        code = end.value.code
+        return code if isinstance(code, int) else 0, printed.out, printed.err, api
+
+    return run_command
+
+
+def test_create_sends_what_was_given_and_nothing_else(run: Run) -> None:
+    arguments = [
+        "policy",
+        "create",
+        "web",
+        "--allow-host",
+        "x.org",
+        "--allow-host",
+        "*.x.org",
+        "--allow-cidr",
+        "10.0.0.0/8:443",
+    ]
+    code, out, _, api = run(arguments, {"POST /v1/network-policies": VIEW})
+    assert code == 0
+    assert api.bodies["POST /v1/network-policies"] == {
+        "name": "web",
+        "allowed_hostnames": ["x.org", "*.x.org"],
+        "allowed_cidrs": [{"cidr": "10.0.0.0/8", "ports": [{"port": 443}]}],
+    }
+    assert "npol_1" in out
+    assert "10.0.0.0/8:443" in out
+
+
+def test_update_by_name_keeps_what_is_not_given_and_clears_what_is_told(run: Run) -> None:
+    answers = {
+        "GET /v1/network-policies": {"network_policies": [{**VIEW, "name": "web2"}, VIEW], "has_more": False},
+        "POST /v1/network-policies/npol_1": VIEW,
+    }
+    code, _, _, api = run(["policy", "update", "web", "--no-hosts", "--no-allow-all"], answers)
+    assert code == 0
+    assert api.bodies["POST /v1/network-policies/npol_1"] == {"allowed_hostnames": [], "allow_all": False}
+
+
+def test_a_list_cannot_be_emptied_and_filled_at_once(run: Run) -> None:
+    code, _, err, api = run(["policy", "update", "web", "--no-hosts", "--allow-host", "x.org"], {})
+    assert code == 2
+    assert "--no-hosts" in err
+    assert api.bodies == {}
+
+
+def test_options_win_over_the_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps({"allow_all": True, "allowed_hostnames": ["y.org"], "description": "from the file"}))
+    arguments = ["policy", "create", "web", "--file", str(file), "--allow-host", "x.org"]
+    _, _, _, api = run(arguments, {"POST /v1/network-policies": VIEW})
+    assert api.bodies["POST /v1/network-policies"] == {
+        "name": "web",
+        "allow_all": True,
+        "allowed_hostnames": ["x.org"],
+        "description": "from the file",
+    }
+
+
+def test_list_prints_lines_for_pipes_and_json_for_programs(run: Run) -> None:
+    answers = {"GET /v1/network-policies": {"network_policies": [VIEW], "has_more": False}}
+    _, out, _, _ = run(["policy", "list"], answers)
+    assert out.splitlines() == [
+        "id\tname\tlets out\tupdated",
+        "npol_1\tweb\t1 host, 1 network\t1970-01-01 00:00:00",
+    ]
+    _, out, _, _ = run(["policy", "list", "--json"], answers)
+    assert json.loads(out) == [VIEW]
+
+
+@pytest.mark.parametrize(("target", "key"), [("x.org", "hostname"), ("10.0.0.1", "address"), ("2a0f::1", "address")])
+def test_explain_tells_names_from_addresses(run: Run, target: str, key: str) -> None:
+    verdict = {"verdict": "deny", "rule": None, "reason": "no_rule", "sentence": "No rule covers it."}
+    path = "POST /v1/network-policies/npol_1/explain"
+    code, out, _, api = run(["policy", "explain", "npol_1", target], {path: verdict})
+    assert code == 0
+    assert api.bodies[path] == {key: target, "port": 443, "protocol": "tcp"}
+    assert "No rule covers it." in out
+
+
+def test_devbox_create_waits_until_it_runs(run: Run) -> None:
+    answers = {
+        "POST /v1/devboxes": DEVBOX,
+        "POST /v1/devboxes/dbx_1/wait_for_status": {**DEVBOX, "status": "running"},
+    }
+    arguments = ["devbox", "create", "--policy", "npol_1", "--env", "A=b=c", "--root", "--json"]
+    code, out, _, api = run(arguments, answers)
+    assert code == 0
+    assert json.loads(out)["status"] == "running"
+    assert api.bodies["POST /v1/devboxes"] == {
+        "launch_parameters": {"network_policy_id": "npol_1", "user_parameters": {"username": "root", "uid": 0}},
+        "environment_variables": {"A": "b=c"},
+    }
+
+
+def test_exec_ends_as_the_command_did_and_passes_its_output_on(run: Run) -> None:
+    execution = {
+        "execution_id": "exec_1",
+        "status": "completed",
+        "exit_status": 7,
+        "stdout": "out\n",
+        "stderr": "err\n",
+    }
+    code, out, err, api = run(
+        ["devbox", "exec", "dbx_1", "--", "ls", "-l", "a b"], {"POST /v1/devboxes/dbx_1/execute": execution}
+    )
+    assert (code, out, err) == (7, "out\n", "err\n")
+    body = api.bodies["POST /v1/devboxes/dbx_1/execute"]
+    assert isinstance(body, dict)
+    assert body["command"] == "ls -l 'a b'"
+
+
+def test_a_devbox_that_fails_to_start_is_an_error_with_its_reason(run: Run) -> None:
+    failed = {**DEVBOX, "status": "failure", "failure_reason": "execution_failed"}
+    answers: dict[str, object] = {"POST /v1/devboxes": DEVBOX, "POST /v1/devboxes/dbx_1/wait_for_status": failed}
+    code, out, err, _ = run(["devbox", "create"], answers)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == "error: dbx_1 is failure: execution_failed."
+
+
+def test_a_refusal_is_one_line_with_the_servers_words(run: Run) -> None:
+    refusal = (400, {"message": "allowed_hostnames[0]: 'x:1' holds a port.\nUse x.", "code": "invalid_hostname"})
+    code, out, err, _ = run(["policy", "create", "web", "--allow-host", "x:1"], {"POST /v1/network-policies": refusal})
+    assert (code, out, err) == (1, "", "error: allowed_hostnames[0]: 'x:1' holds a port.\\nUse x.\n")
+
+
+def test_wrong_usage_ends_with_two(run: Run) -> None:
+    assert run(["policy", "creat"], {})[0] == 2
+    assert run(["devbox", "create", "--env", "no-value"], {})[0] == 2
