@@ -293,6 +293,10 @@ class FakeRuntime:
     async def exec_close_stdin(self, devbox_id: str, execution_id: str) -> None:
         await self.exec_state(devbox_id, execution_id)
 
+    async def teardown(self) -> None:
+        for devbox_id in tuple(self.sandboxes):
+            await self.stop(devbox_id)
+
     async def aclose(self) -> None:
         await asyncio.sleep(0)
 

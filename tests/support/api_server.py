@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -99,7 +101,7 @@ class FakeGateway:
         if process is None:
             return None
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         return await self._done[execution_id]
 
     def _check(self, url: str, devbox_id: str) -> None:

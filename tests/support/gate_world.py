@@ -4,7 +4,6 @@ Devbox N has the link ogN in the router and the addresses of ``support.gate_harn
 """
 
 import ctypes
-import os
 import secrets
 import select
 import socket
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import dns.message
@@ -52,6 +52,12 @@ def _sh(command: str, *, stdin: str | None = None) -> str:
     return subprocess.run(command.split(), input=stdin, text=True, check=True, capture_output=True).stdout
 
 
+def _enter(namespace: str) -> None:
+    with Path("/run/netns", namespace).open("rb") as opened:
+        if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+
+
 def run_in(namespace: str, work: Callable[[], T]) -> T:
     """What ``work`` returns when a thread in that namespace runs it."""
     results: list[T] = []
@@ -59,9 +65,7 @@ def run_in(namespace: str, work: Callable[[], T]) -> T:
 
     def body() -> None:
         try:
-            with open(f"/run/netns/{namespace}", "rb") as opened:
-                if ctypes.CDLL(None, use_errno=True).setns(opened.fileno(), _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
+            _enter(namespace)
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - handed over to the caller
             failures.append(error)
@@ -136,15 +140,15 @@ class GateWorld:
         """The addresses that are pinned for devbox N."""
         return {str(pin.address) for pin in self.pins() if pin.link == f"og{number}"}
 
-    def start_gate(self) -> "GateProcess":
-        """Start a gate; it has no table yet."""
+    def start_gate(self, *, is_agent_alive: bool = True) -> "GateProcess":
+        """Start a gate; it has no table yet. Without an agent, nobody is there to hear that it is ready."""
         config = GateConfig(
             namespace=f"/run/netns/{self.router}",
             dns_addresses=(GATEWAY4, GATEWAY6),
             resolvers=(f"127.0.0.1:{self.resolver.port}",),
             relay_port=0,
         )
-        self.gate = GateProcess(self.host, config)
+        self.gate = GateProcess(self.host, config, is_agent_alive=is_agent_alive)
         self._gates.append(self.gate)
         return self.gate
 
@@ -163,16 +167,16 @@ class GateWorld:
         opened.send(asked.query.to_wire())
         return asked
 
-    def ask(
-        self, name: str, kind: str = "A", *, number: int = 1, address: str = GATEWAY4
-    ) -> dns.message.Message:
+    def ask(self, name: str, kind: str = "A", *, number: int = 1, address: str = GATEWAY4) -> dns.message.Message:
         """What devbox N is answered."""
         return self.send(name, kind, number=number, address=address).wait()
 
     def close(self) -> None:
         """Remove everything."""
-        for one in (*self._asked, *self._gates):
-            one.close()
+        for asked in self._asked:
+            asked.close()
+        for gate in self._gates:
+            gate.close()
         with suppress(AttributeError):
             self.resolver.close()
         for name in (self.host, self.router, *self.boxes.values()):
@@ -206,7 +210,7 @@ class Asked:
 class GateProcess:
     """A gate and the agent's end of its control socket."""
 
-    def __init__(self, host: str, config: GateConfig) -> None:
+    def __init__(self, host: str, config: GateConfig, *, is_agent_alive: bool = True) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(WAIT_S)
         with theirs:
@@ -219,7 +223,10 @@ class GateProcess:
         self.records: list[FlowRecord] = []
         self.warnings: list[GateWarning] = []
         self.control.sendall(encode_frame(config))
-        self.ready = self._wait_for(GateReady)
+        if is_agent_alive:
+            self.ready = self._wait_for(GateReady)
+        else:
+            self.control.close()
 
     def apply(self, update: GateApply) -> GateApplied:
         """Send an update and wait until it is answered."""
@@ -271,8 +278,7 @@ class GateProcess:
 
     def threads(self) -> list[str]:
         """Directories in /proc of the process's threads."""
-        path = f"/proc/{self.process.pid}/task"
-        return [f"{path}/{name}" for name in os.listdir(path)]
+        return [str(path) for path in Path(f"/proc/{self.process.pid}/task").iterdir()]
 
     def close(self) -> None:
         """End it by SIGKILL and wait until it is gone."""

@@ -3,8 +3,6 @@
 import json
 import secrets
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from runloop_api_client.sdk.network_policy import NetworkPolicy
 from outgate import clock
 from outgate.cli.demo.daemon import Daemon
 from outgate.cli.demo.internet import Internet
+from outgate.cli.demo.leftovers import clear_stale, state_directory
 from outgate.dataplane.netns import entered
 
 if TYPE_CHECKING:
@@ -130,23 +129,17 @@ def finish(execution: Execution) -> Any:
 @contextmanager
 def open_stage(*, environment: Mapping[str, str] | None = None, ipv6: bool = True) -> Iterator[Stage]:
     """A stage; the calling thread is in the host namespace meanwhile."""
-    folder = Path(tempfile.mkdtemp(prefix="outgate-test-"))
-    folder.chmod(0o711)
-    state_dir = folder / "state"
-    state_dir.mkdir(mode=0o711)
-    try:
-        with Internet(ipv6=ipv6) as internet:
-            daemon = Daemon(
-                state_dir,
-                namespace=internet.namespaces.host_path,
-                listen=LISTEN,
-                environment={"OUTGATE_UPSTREAM_DNS": internet.resolver, **(environment or {})},
-            )
-            with (
-                daemon,
-                entered(internet.namespaces.host),
-                RunloopSDK(bearer_token=daemon.api_key, base_url=daemon.url) as client,
-            ):
-                yield Stage(internet, daemon, client)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    clear_stale()
+    with state_directory() as state_dir, Internet(ipv6=ipv6) as internet:
+        daemon = Daemon(
+            state_dir,
+            namespace=internet.namespaces.host_path,
+            listen=LISTEN,
+            environment={"OUTGATE_UPSTREAM_DNS": internet.resolver, **(environment or {})},
+        )
+        with (
+            daemon,
+            entered(internet.namespaces.host),
+            RunloopSDK(bearer_token=daemon.api_key, base_url=daemon.url) as client,
+        ):
+            yield Stage(internet, daemon, client)

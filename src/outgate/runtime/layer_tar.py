@@ -19,6 +19,8 @@ from outgate.runtime.usermap import IDS_PER_SANDBOX
 
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
+_DIRECTORY_MODE: Final = 0o755
+"""Of directories that an archive uses without holding them."""
 _COPY_BYTES: Final = 1 << 18
 _DEPTH_MAX: Final = 256
 """Directories in each other. Programs stop at PATH_MAX, 4,096 bytes; real images have some 30."""
@@ -101,7 +103,8 @@ class _Unpacker:
                 self._make_hard_link(entry, parent, name)
             case TarKind.FIFO:
                 _clear(parent, name, entry)
-                os.mkfifo(name, entry.mode, dir_fd=parent)
+                os.mkfifo(name, dir_fd=parent)
+                os.chmod(name, entry.mode, dir_fd=parent)
                 os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
             case TarKind.CHARACTER_DEVICE | TarKind.BLOCK_DEVICE:
                 # Old base images carry a /dev; a sandbox gets its own mounted there. Elsewhere a device could
@@ -130,11 +133,10 @@ class _Unpacker:
             os.close(file)
 
     def _make_directory(self, entry: TarEntry, parent: int, name: bytes, parts: tuple[bytes, ...]) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=parent)
+        _make_missing_directory(parent, name)
         if not _is_directory(parent, name):
             _clear(parent, name, entry)
-            os.mkdir(name, 0o755, dir_fd=parent)
+            _make_missing_directory(parent, name)
         directory = _open_directory(parent, name, entry)
         try:
             os.chown(f"/proc/self/fd/{directory}", entry.uid, entry.gid)
@@ -179,8 +181,7 @@ class _Unpacker:
         for name in directories:
             try:
                 if create:
-                    with suppress(FileExistsError):
-                        os.mkdir(name, 0o755, dir_fd=reached)
+                    _make_missing_directory(reached, name)
                 following = _open_directory(reached, name, entry)
             finally:
                 os.close(reached)
@@ -214,6 +215,13 @@ def _make_whiteout(parent: int, name: bytes, entry: TarEntry) -> None:
     # What the layer itself holds under that name stays: a whiteout is about the layers below.
     with suppress(FileExistsError):
         os.mknod(hidden, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent)
+
+
+def _make_missing_directory(parent: int, name: bytes) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=parent)
+        # mkdir's own mode is subject to the process's mask.
+        os.chmod(name, _DIRECTORY_MODE, dir_fd=parent)
 
 
 def _open_directory(parent: int, name: bytes, entry: TarEntry) -> int:

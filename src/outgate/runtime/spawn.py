@@ -9,13 +9,12 @@ import os
 import select
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from outgate.runtime.base import SandboxError
-
 
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -59,18 +58,30 @@ def spawn(arguments: Sequence[str | Path], descriptors: Mapping[int, int]) -> Sp
     """
     words = [os.fspath(argument) for argument in arguments]
     with ExitStack() as copies:
-        actions = []
+        actions: list[tuple[int, int, int] | tuple[int, int]] = []
         for number, own in sorted(descriptors.items()):
             # Copied out of the way first, so that no dup2 overwrites the source of a later one.
             copy = fcntl.fcntl(own, fcntl.F_DUPFD_CLOEXEC, max(descriptors) + 1)
             copies.callback(os.close, copy)
             actions.append((os.POSIX_SPAWN_DUP2, copy, number))
+        # Python's own descriptors close by themselves; those of a C library or of this process's parent may not,
+        # and a pump that outlives the daemon would hold the other end of, say, a control socket open.
+        actions.extend((os.POSIX_SPAWN_CLOSE, own) for own in _inheritable() if own not in descriptors)
         # Python ignores these two, and a command would inherit that.
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
         pid = os.posix_spawn(
             words[0], words, ENVIRONMENT, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=()
         )
     return Spawned(words[0], pid)
+
+
+def _inheritable() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+        with suppress(OSError):
+            if os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def read_until_end(descriptor: int, bytes_max: int, timeout_s: float) -> bytes:

@@ -112,8 +112,7 @@ def build_stock_layer(layer: Path, root: Path = Path("/")) -> None:
     """Fill the empty directory ``layer`` with everything of the image but the host's directories."""
     layer.chmod(0o755)
     for name, mode in _DIRECTORIES.items():
-        (layer / name).mkdir(parents=True, exist_ok=True)
-        (layer / name).chmod(mode)
+        _make_directory(layer / name, mode)
     for name in _PROGRAM_DIRECTORIES:
         _present_program_directory(root / name, layer / name)
     _Copier(root / "etc", layer / "etc").copy_allowed()
@@ -136,7 +135,13 @@ def _present_program_directory(source: Path, target: Path) -> None:
     if source.is_symlink():
         target.symlink_to(source.readlink())
     elif source.is_dir():
-        target.mkdir(mode=0o755)
+        _make_directory(target)
+
+
+def _make_directory(path: Path, mode: int = 0o755) -> None:
+    # mkdir's own mode is subject to the daemon's mask, under which a sandbox's users would be locked out.
+    path.mkdir(exist_ok=True)
+    path.chmod(mode)
 
 
 class _Copier:
@@ -150,7 +155,8 @@ class _Copier:
     def copy_allowed(self) -> None:
         for name in _ETC_ALLOWED:
             if os.path.lexists(self._source / name):
-                (self._target / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                for parent in reversed((self._target / name).relative_to(self._target).parents[:-1]):
+                    _make_directory(self._target / parent)
                 self._copy(self._source / name, self._target / name)
 
     def _copy(self, source: Path, target: Path) -> None:
@@ -158,8 +164,7 @@ class _Copier:
         if stat.S_ISLNK(status.st_mode):
             target.symlink_to(source.readlink())
         elif stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IXOTH:
-            target.mkdir(exist_ok=True)
-            target.chmod(0o755)
+            _make_directory(target)
             for entry in sorted(source.iterdir()):
                 self._copy(entry, target / entry.name)
         elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH:

@@ -198,6 +198,14 @@ def test_no_descriptor_of_the_host_is_open(shared: Lab) -> None:
     assert shared.execute("ls /proc/1/fd", root=True).stdout.split() == ["0", "1", "2"]
 
 
+def test_nothing_of_the_daemons_environment_is_there(shared: Lab) -> None:
+    names = {
+        line.partition("=")[0]
+        for line in shared.execute("cat /proc/[0-9]*/environ | tr '\\0' '\\n'", root=True).stdout.splitlines()
+    }
+    assert names <= {"", "PATH", "HOME", "USER", "LOGNAME", "LANG", "PWD", "OLDPWD", "SHLVL", "_"}
+
+
 def test_a_link_in_place_of_the_home_leads_nowhere(shared: Lab) -> None:
     """runc of before 1.1.12 entered a home that is a link to one of its own descriptors (CVE-2024-21626)."""
     shared.execute("mv /home/user /home/kept && ln -s /proc/self/fd/7 /home/user", root=True)

@@ -88,15 +88,16 @@ def test_the_same_id_does_not_run_twice(shared: Lab) -> None:
 
 
 def test_whoever_asks_while_it_starts_waits_for_the_start(shared: Lab) -> None:
-    async def ask() -> list[object]:
+    async def ask() -> ExecState:
         spec = ExecSpec("twice-at-once", "sleep 0.2; exit 3")
-        return await asyncio.gather(
+        _, _, state = await asyncio.gather(
             shared.runtime.exec_start("dbx_1", spec),
             shared.runtime.exec_start("dbx_1", spec),
             shared.runtime.exec_wait("dbx_1", "twice-at-once", WAIT_S),
         )
+        return state
 
-    assert shared.run(ask())[2] == ExecState("twice-at-once", ExecStatus.COMPLETED, 3)
+    assert shared.run(ask()) == ExecState("twice-at-once", ExecStatus.COMPLETED, 3)
 
 
 def test_waiting_ends_after_its_time(shared: Lab) -> None:

@@ -222,6 +222,19 @@ def _surroundings(layer: Path) -> tuple[object, ...]:
     )
 
 
+def test_modes_do_not_depend_on_the_processs_mask(layer: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        unpack(
+            layer,
+            [entry("a/b/file", b"x", mode=0o666), directory("c", 0o777), entry("q", type=tarfile.FIFOTYPE, mode=0o622)],
+        )
+    finally:
+        os.umask(mask)
+    modes = {name: (layer / name).lstat().st_mode & 0o7777 for name in ("", "a", "a/b", "a/b/file", "c", "q")}
+    assert modes == {"": 0o755, "a": 0o755, "a/b": 0o755, "a/b/file": 0o666, "c": 0o777, "q": 0o622}
+
+
 def test_a_size_that_is_a_lie_is_damage(layer: Path) -> None:
     whole = tar_of([entry("f", b"x" * 5000)])
     with pytest.raises(TarError, match="in the middle"):

@@ -97,5 +97,5 @@ class PinsAndKernel(RuleBasedStateMachine):
                 assert self.kernel.get(key, 0.0) > self.now_s
 
 
-PinsAndKernel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+PinsAndKernel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestPinsAndKernel = PinsAndKernel.TestCase
