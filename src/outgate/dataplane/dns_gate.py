@@ -204,7 +204,7 @@ class DnsGate:
             else:
                 self._answer(question, result, request)
 
-        self._lookups.look_up(question, finish)
+        self._lookups.ask(question, finish)
 
     def _count_down(self, devbox_id: str) -> None:
         self._outstanding[devbox_id] -= 1

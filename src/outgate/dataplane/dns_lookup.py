@@ -60,7 +60,11 @@ class Lookups:
         stored = self.find(question)
         if stored is not None:
             callback(stored)
-            return
+        else:
+            self.ask(question, callback)
+
+    def ask(self, question: Question, callback: LookupCallback) -> None:
+        """Call ``callback`` once with the upstream's answer; for who has looked into the cache already."""
         waiting = self._waiting.get(question)
         if waiting is not None:
             waiting.append(callback)

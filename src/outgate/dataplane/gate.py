@@ -7,6 +7,7 @@ the kernel granted go on without it, new names and name-bound flows are closed u
 """
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -49,6 +50,7 @@ _UNPRIVILEGED_PORTS: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start
 _DNS_PORT: Final = 53
 _IP_TRANSPARENT: Final = 19  # linux/in.h; the socket module has no names for these
 _IPV6_TRANSPARENT: Final = 75
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
 _RELAY_BACKLOG: Final = 4096
 """Connections that wait while one turn of the loop is busy. The kernel's somaxconn may allow fewer."""
 
@@ -289,6 +291,10 @@ def _serve(control: socket.socket) -> str:
     )
     gate = Gate(config, control, parts)
     privileges.keep_capabilities(privileges.CAP_NET_ADMIN)
+    # Caches hold some 100,000 objects that live for minutes: looking through them for cycles every 700 allocations
+    # costs a fifth of the time of a forwarded query.
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     return gate.run()
 
 

@@ -25,6 +25,7 @@ from outgate.dataplane.layout import (
 from outgate.dataplane.netlink import NetlinkError, NetlinkSocket
 from outgate.dataplane.rtnetlink import (
     NETLINK_ROUTE,
+    RT_TABLE_LOCAL,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
@@ -238,6 +239,9 @@ def _box_requests(layout: NetworkLayout, devbox: DevboxLink, router_side: LinkEn
     yield set_route(_DEFAULT4, link_index=BOX_LINK_INDEX, gateway=layout.gateway4)
     if devbox.address6 is not None:
         yield set_address(BOX_LINK_INDEX, devbox.address6)
+        # The kernel adds this route too, but from a work queue, and answers that come before are lost.
+        own = ip_network(devbox.address6)
+        yield set_route(own, link_index=BOX_LINK_INDEX, table=RT_TABLE_LOCAL, kind=RTN_LOCAL)
         yield set_neighbour(BOX_LINK_INDEX, ROUTER_LINK_LOCAL, router_side.hardware_address)
         yield set_route(_DEFAULT6, link_index=BOX_LINK_INDEX, gateway=ROUTER_LINK_LOCAL)
 

@@ -102,13 +102,12 @@ class Loop:
         self._turn_end.append(callback)
 
     def run(self) -> None:
-        """Turn until :meth:`stop`."""
-        self._is_stopping = False
+        """Turn until :meth:`stop`; not at all when that was called already."""
         while not self._is_stopping:
             self.run_once()
 
     def stop(self) -> None:
-        """Leave :meth:`run` after this turn."""
+        """Leave :meth:`run` after this turn, for good."""
         self._is_stopping = True
 
     def close(self) -> None:

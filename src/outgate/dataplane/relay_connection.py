@@ -170,8 +170,8 @@ class Connection:
             self.up.is_ending = True
         if events & _READABLE and not self.up.is_scheduled:
             self.pump_up()
-            if events & select.EPOLLERR and self.is_live and self.up.is_empty:
-                self.fail("the client broke the connection")
+            if events & select.EPOLLERR:
+                self._fail_when_empty(self.up, "the client broke the connection")
         if events & select.EPOLLOUT and not self.down.is_empty and not self.down.is_scheduled and self.is_live:
             self.pump_down()
 
@@ -187,10 +187,15 @@ class Connection:
             self._opened()
         if events & _READABLE and not self.down.is_scheduled and self.is_live:
             self.pump_down()
-            if events & select.EPOLLERR and self.is_live and self.down.is_empty:
-                self.fail("the server broke the connection")
+            if events & select.EPOLLERR:
+                self._fail_when_empty(self.down, "the server broke the connection")
         if events & select.EPOLLOUT and not self.up.is_empty and not self.up.is_scheduled and self.is_live:
             self.pump_up()
+
+    def _fail_when_empty(self, channel: Channel, error: str) -> None:
+        """The channel's source was reset. What it sent before that is on its way still, or was passed on."""
+        if self.is_live and channel.is_empty:
+            self.fail(error)
 
     # What the flow asks for
 

@@ -165,7 +165,9 @@ def test_a_long_answer_goes_by_tcp(world: GateWorld) -> None:
 
 def test_many_queries_on_one_connection_and_a_half_close(world: GateWorld) -> None:
     world.gate.apply_policies(make_policy("*.example.com"))
-    queries = [dns.message.make_query(name, "A", id=i) for i, name in enumerate(["www.example.com", "denied.example"] * 3)]
+    queries = [
+        dns.message.make_query(name, "A", id=i) for i, name in enumerate(["www.example.com", "denied.example"] * 3)
+    ]
     with world.socket_in(1, kind=socket.SOCK_STREAM) as opened:
         opened.connect((GATEWAY4, 53))
         opened.sendall(b"".join(len(q.to_wire()).to_bytes(2, "big") + q.to_wire() for q in queries))

@@ -1,6 +1,5 @@
 """The gate as a process: its privileges, its namespaces, its end, and what its successor finds."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -36,10 +35,10 @@ def capabilities(thread: str) -> dict[str, int]:
 
 
 def test_only_net_admin_is_kept_and_nothing_in_the_hosts_namespace(world: GateWorld) -> None:
-    here = {name: os.stat(f"/run/netns/{name}").st_ino for name in (world.host, world.router)}
+    here = {name: Path("/run/netns", name).stat().st_ino for name in (world.host, world.router)}
     seen = {}
     for thread in world.gate.threads():
-        namespace = os.stat(f"{thread}/ns/net").st_ino
+        namespace = Path(thread, "ns/net").stat().st_ino
         seen[namespace] = capabilities(thread)
         assert "NoNewPrivs:\t1" in Path(thread, "status").read_text()
     assert seen.keys() == set(here.values())
@@ -57,6 +56,12 @@ def test_it_ends_when_the_agent_does(world: GateWorld) -> None:
     world.gate.apply_policies(make_policy("example.com"))
     world.gate.control.close()
     assert world.gate.process.wait(WAIT_S) == 0
+
+
+def test_it_ends_when_the_agent_died_while_it_started(world: GateWorld) -> None:
+    world.gate.close()
+    late = world.start_gate(is_agent_alive=False)
+    assert late.process.wait(WAIT_S) == 1
 
 
 def test_it_ends_when_the_agent_talks_nonsense(world: GateWorld) -> None:
@@ -125,6 +130,8 @@ def test_it_ends_without_a_configuration(world: GateWorld) -> None:
     with control, theirs:
         control.sendall(encode_frame(GateApply(revision=1, full=True)))
         command = (sys.executable, "-m", "outgate.dataplane.gate", "--control-fd", str(theirs.fileno()))
-        done = subprocess.run(command, pass_fds=(theirs.fileno(),), capture_output=True, text=True, timeout=WAIT_S)
+        done = subprocess.run(
+            command, check=False, pass_fds=(theirs.fileno(),), capture_output=True, text=True, timeout=WAIT_S
+        )
     assert done.returncode == 1
     assert "configuration" in done.stderr

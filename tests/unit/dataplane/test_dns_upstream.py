@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import dns.flags
 import dns.message
@@ -100,7 +101,7 @@ def test_ids_and_ports_change_and_sockets_are_replaced(server: DnsServer) -> Non
         asker.run_until(lambda start=start: len(asker.outcomes) == start + 50)  # type: ignore[misc] # a bound default
     ids = server.ids
     assert len(set(ids)) > count * 0.95
-    assert sum(b == a + 1 for a, b in zip(ids, ids[1:], strict=False)) < 5
+    assert sum(b == a + 1 for a, b in pairwise(ids)) < 5
     ports = [port for _, port in server.sources]
     assert len(set(ports)) >= 8
     asker.upstream.close()
@@ -108,8 +109,7 @@ def test_ids_and_ports_change_and_sockets_are_replaced(server: DnsServer) -> Non
 
 def test_worn_sockets_are_replaced_and_closed(server: DnsServer) -> None:
     asker = Asker(at(server))
-    for port in range(8):
-        del port
+    for _ in range(8):
         asker.ask_and_wait()
     first = {port.descriptor.fileno() for port in asker.upstream._ports[0]}
     for port in asker.upstream._ports[0]:

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -123,7 +124,7 @@ def test_cuts_do_not_matter(contents: list[bytes], cuts: list[int]) -> None:
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     stream = FrameStream()
     found: list[bytes] = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         found += stream.receive(data[start:end])
     assert found == contents
 

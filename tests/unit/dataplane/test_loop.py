@@ -139,3 +139,12 @@ def test_stop_ends_run_after_the_turn() -> None:
     loop.at_turn_end(lambda: ran.append("end"))
     loop.run()
     assert ran == ["end"]
+
+
+def test_a_loop_that_was_stopped_before_it_ran_does_not_run() -> None:
+    loop = Loop()
+    ran: list[str] = []
+    loop.at_turn_end(lambda: ran.append("end"))
+    loop.stop()
+    loop.run()
+    assert ran == []

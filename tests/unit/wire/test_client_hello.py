@@ -5,10 +5,10 @@ import ssl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hellos import extension, hello, hello_message, records, server_name
 
 from outgate.model.flow import BadHandshake, TlsHello
 from outgate.wire.client_hello import ClientHelloReader, NeedMore
+from support.hellos import extension, hello, hello_message, records, server_name
 
 Result = NeedMore | TlsHello | BadHandshake
 

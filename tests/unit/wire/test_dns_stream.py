@@ -1,5 +1,7 @@
 """Messages in a stream come out the same however the stream is cut."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def test_cuts_do_not_matter(messages: list[bytes], cuts: list[int]) -> None:
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     stream = MessageStream(1000)
     found: list[bytes] = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         found += stream.receive(data[start:end])
     assert found == messages
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hellos import hello
 
 from outgate.wire.first_bytes import FirstBytes, classify_first_bytes
+from support.hellos import hello
 
 CASES = {
     # what TLS servers could take
@@ -62,19 +62,25 @@ def test_an_unfinished_request_line_that_is_all_is_still_http() -> None:
     assert classify_first_bytes(b"POST / HTTP/1.1", is_all=True) is FirstBytes.HTTP
 
 
-_BEGINNINGS = st.sampled_from([data for data, _ in CASES.values()]) | st.binary(max_size=40) | st.text(
-    alphabet="GETPOSHXIR/12. \t\r\n\x00\x01\x0b:", max_size=30
-).map(str.encode)
+_BEGINNINGS = (
+    st.sampled_from([data for data, _ in CASES.values()])
+    | st.binary(max_size=40)
+    | st.text(alphabet="GETPOSHXIR/12. \t\r\n\x00\x01\x0b:", max_size=30).map(str.encode)
+)
 
 
 @given(_BEGINNINGS, st.binary(max_size=20))
 def test_once_known_it_stays_what_it_is(data: bytes, more: bytes) -> None:
     whole = data + more
-    known = [kind for end in range(len(whole) + 1) if (kind := classify_first_bytes(whole[:end])) is not FirstBytes.UNKNOWN]
+    known = [
+        kind for end in range(len(whole) + 1) if (kind := classify_first_bytes(whole[:end])) is not FirstBytes.UNKNOWN
+    ]
     assert len(set(known)) <= 1
 
 
-@given(st.binary(max_size=10), st.text(alphabet="ABCXYZ", min_size=1, max_size=8), st.sampled_from(["/", "http://b.test/"]))
+@given(
+    st.binary(max_size=10), st.text(alphabet="ABCXYZ", min_size=1, max_size=8), st.sampled_from(["/", "http://b.test/"])
+)
 def test_nothing_that_reads_like_a_request_passes_for_neither(blank: bytes, method: str, target: str) -> None:
     before = bytes(byte for byte in blank if byte in b"\r\n\t ")
     request = before + f"{method} {target} HTTP/1.1\r\n".encode()

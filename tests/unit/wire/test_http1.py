@@ -103,7 +103,9 @@ def test_websocket_is_an_upgrade_that_may_be() -> None:
 STREAM = (
     GET
     + b"POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\nGET / HTTP/"
-    + b"POST /2 HTTP/1.1\r\nHost: b.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1f\r\n" + b"x" * 31 + b"\r\n0\r\n\r\n"
+    + b"POST /2 HTTP/1.1\r\nHost: b.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1f\r\n"
+    + b"x" * 31
+    + b"\r\n0\r\n\r\n"
     + b"HEAD /3 HTTP/1.1\r\nHost: c.test\r\n\r\n"
 )
 
@@ -137,7 +139,10 @@ def test_cuts_do_not_change_requests_or_bodies(cuts: list[int]) -> None:
     ]
 
 
-@given(st.binary(max_size=300) | st.text(alphabet="GET HTP/1.\r\nost:ab0", max_size=200).map(str.encode), st.lists(st.integers(0, 300)))
+@given(
+    st.binary(max_size=300) | st.text(alphabet="GET HTP/1.\r\nost:ab0", max_size=200).map(str.encode),
+    st.lists(st.integers(0, 300)),
+)
 def test_any_bytes_give_the_same_refusal_however_cut(data: bytes, cuts: list[int]) -> None:
     whole, pieces = read(data), read(data, cuts)
     assert [event for event in whole if not isinstance(event, BodyPart)] == [

@@ -28,7 +28,10 @@ REFUSED = {
         "GET http://a.test:81/ HTTP/1.1\r\n" + _HOST + "\r\n",
         "Host and request target differ",
     ),
-    "target with user information": ("GET http://b.test@a.test/ HTTP/1.1\r\n" + _HOST + "\r\n", "Host is not a host name"),
+    "target with user information": (
+        "GET http://b.test@a.test/ HTTP/1.1\r\n" + _HOST + "\r\n",
+        "Host is not a host name",
+    ),
     "target of another scheme": ("GET https://a.test/ HTTP/1.1\r\n" + _HOST + "\r\n", "malformed request target"),
     "target without a slash": ("GET b.test/ HTTP/1.1\r\n" + _HOST + "\r\n", "malformed request target"),
     "target with a fragment": ("GET http://a.test/#@b.test HTTP/1.1\r\n" + _HOST + "\r\n", "malformed request target"),
@@ -82,8 +85,14 @@ REFUSED = {
         _GET + _HOST + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
         "Upgrade to anything but websocket",
     ),
-    "websocket or h2c": (_GET + _HOST + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n", "Upgrade to anything"),
-    "an Upgrade to something else": (_GET + _HOST + "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n", "Upgrade to anything"),
+    "websocket or h2c": (
+        _GET + _HOST + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+        "Upgrade to anything",
+    ),
+    "an Upgrade to something else": (
+        _GET + _HOST + "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+        "Upgrade to anything",
+    ),
     "an Upgrade with a body": (
         _POST + "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\n",
         "Upgrade with a body",

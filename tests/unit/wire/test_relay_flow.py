@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.hellos import hello
 
 from outgate.model.flow import BadHandshake, HttpRequest, Opaque, TlsHello
 from outgate.model.names import DomainName
@@ -25,6 +24,7 @@ from outgate.wire.relay_commands import (
     SendUpstream,
 )
 from outgate.wire.relay_flow import HANDSHAKE_S_MAX, FlowPhase, RelayFlow
+from support.hellos import hello
 
 A, B = DomainName("a.test"), DomainName("b.test")
 GET_A = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
