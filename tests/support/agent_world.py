@@ -469,7 +469,7 @@ class World:
         deadline_s = loop.time() + timeout_s
         while not condition():
             assert loop.time() < deadline_s, "\n".join(["it never came true", *self.journal[-60:]])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.002)
 
     def phase(self, devbox_id: str) -> str:
         """What was last reported of a devbox."""

@@ -14,7 +14,7 @@ from typing import Self
 import httpx
 import msgspec
 
-from outgate.api.serve import serve_services
+from outgate.api.serve import Applications, serve_services
 from outgate.clock import wall_ms
 from outgate.control.accounts import NewKey, create_account
 from outgate.control.configuration import ApiSettings
@@ -228,7 +228,8 @@ class ApiServer:
         self._stop = asyncio.Event()
         agent = asyncio.ensure_future(self.agent.run()) if self.has_agent else None
         try:
-            await serve_services(self.services, [self._public], [self._internal], self._stop, self._serving.set)
+            listeners = Applications.make().listen(self.services, [self._public], [self._internal])
+            await serve_services(self.services, listeners, self._stop, self._serving.set)
         finally:
             if agent is not None:
                 agent.cancel()

@@ -46,6 +46,7 @@ class DriverContract:
         assert first.failures == second.failures == {}
         assert first.revoked_grants == second.revoked_grants == frozenset()
         assert driver.observe_drift() == ()
+        assert driver.observe_obstacles() == ()
 
     def test_grants_that_end_are_named(self, driver: Driver) -> None:
         layout = driver.ensure_router()

@@ -38,6 +38,18 @@ class DevboxLink:
     address6: IPv6Address | None
     policy_number: int
 
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """One or two."""
+        return (self.address4,) if self.address6 is None else (self.address4, self.address6)
+
+    def is_in_place_of(self, other: "DevboxLink") -> bool:
+        """Whether this is the same devbox in the same place, maybe under another policy."""
+        return self is other or (
+            (self.slot, self.devbox_id, self.address4, self.address6)
+            == (other.slot, other.devbox_id, other.address4, other.address6)
+        )
+
 
 def link_devbox(layout: NetworkLayout, slot: int, devbox_id: str, policy_number: int) -> DevboxLink:
     """The link of a devbox that was given ``slot``."""
@@ -136,6 +148,10 @@ class Driver(Protocol):
         """How the kernel differs from what was set, a sentence each; the next ``set`` repairs it."""
         ...
 
+    def observe_obstacles(self) -> tuple[str, ...]:
+        """What keeps allowed traffic from leaving the host and is not Outgate's to change, a sentence each."""
+        ...
+
     def observe_host_addresses(self) -> frozenset[IPAddress]:
         """The host's own addresses, as they belong into :class:`RouterState`."""
         ...
@@ -157,9 +173,13 @@ class Driver(Protocol):
         ...
 
 
-def check_state(state: RouterState, layout: NetworkLayout) -> None:
-    """Raise InvalidValueError if ``state`` cannot be enforced as a whole on ``layout``."""
+def check_state(state: RouterState, layout: NetworkLayout, known: RouterState | None = None) -> None:
+    """Raise InvalidValueError if ``state`` cannot be enforced as a whole on ``layout``.
+
+    What is in ``known`` was checked before and is not worked out again.
+    """
     slots: dict[int, str] = {}
+    checked = {} if known is None else known.devboxes
     for devbox_id, devbox in state.devboxes.items():
         if devbox.devbox_id != devbox_id:
             raise InvalidValueError(f"devbox {devbox.devbox_id} is listed as {devbox_id}.")
@@ -168,6 +188,8 @@ def check_state(state: RouterState, layout: NetworkLayout) -> None:
             raise InvalidValueError(f"slot {devbox.slot} was given to {other} and to {devbox_id}.")
         if devbox.policy_number not in state.plans:
             raise InvalidValueError(f"devbox {devbox_id} has the unknown policy number {devbox.policy_number}.")
+        if checked.get(devbox_id) == devbox:
+            continue
         if not 0 <= devbox.slot < layout.slots_max:
             raise InvalidValueError(f"devbox {devbox_id} has slot {devbox.slot}; there are {layout.slots_max}.")
         if devbox != link_devbox(layout, devbox.slot, devbox_id, devbox.policy_number):

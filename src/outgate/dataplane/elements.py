@@ -37,6 +37,8 @@ from outgate.model.addresses import IPAddress
 from outgate.model.plan import AddressCell, PolicyPlan, PortCell
 
 _PROTOCOL_MAX: Final = 255
+STATE_SETS: Final = (LIVE, SOURCE4, SOURCE6, DEVBOX_POLICY, HOST4, HOST6)
+"""Sets that a state determines, besides the two maps of each policy."""
 
 
 def port_element(cell: PortCell) -> Element:
@@ -75,19 +77,26 @@ def live_grants(plans: Iterable[PolicyPlan]) -> frozenset[int]:
     return frozenset[int]().union(*(plan.live for plan in plans))
 
 
+def set_elements(state: RouterState, name: str) -> frozenset[Element]:
+    """What one of the sets or maps that a state determines holds. Raises KeyError for any other name."""
+    if name == LIVE:
+        return frozenset(Element(mark(grant)) for grant in live_grants(state.plans.values()))
+    if name in (HOST4, HOST6):
+        hosts = (address for address in state.host_addresses if _host_set(address) == name)
+        return frozenset(Element(key_address(address)) for address in hosts)
+    if name in STATE_SETS:
+        held = (devbox_elements(devbox) for devbox in state.devboxes.values())
+        return frozenset(elements[name] for elements in held if name in elements)
+    plan = state.plans[int(name.rpartition("_")[2])]
+    if name == cidr_map(plan.number):
+        return frozenset(map(port_element, plan.port_cells))
+    return frozenset(map(address_element, plan.address_cells))
+
+
 def table_elements(state: RouterState) -> dict[str, frozenset[Element]]:
     """Every set and map that a state determines, with its elements."""
-    elements: dict[str, set[Element]] = {name: set() for name in (LIVE, SOURCE4, SOURCE6, DEVBOX_POLICY, HOST4, HOST6)}
-    elements[LIVE] = {Element(mark(grant)) for grant in live_grants(state.plans.values())}
-    for devbox in state.devboxes.values():
-        for name, element in devbox_elements(devbox).items():
-            elements[name].add(element)
-    for address in state.host_addresses:
-        elements[_host_set(address)].add(Element(key_address(address)))
-    for number, plan in state.plans.items():
-        elements[cidr_map(number)] = {port_element(cell) for cell in plan.port_cells}
-        elements[address_map(number)] = {address_element(cell) for cell in plan.address_cells}
-    return {name: frozenset(items) for name, items in elements.items()}
+    policies = (name for number in state.plans for name in (cidr_map(number), address_map(number)))
+    return {name: set_elements(state, name) for name in (*STATE_SETS, *policies)}
 
 
 def change_policies(old: RouterState, new: RouterState) -> list[BatchMessage]:

@@ -69,6 +69,7 @@ class FakeDriver:
     host_addresses: frozenset[IPAddress] = frozenset()
     refuse_links: set[str] = field(default_factory=set)
     refuse_with: str | None = None
+    obstacles: tuple[str, ...] = ()
     flows: list[FakeFlow] = field(default_factory=list)
     history: list[RouterState] = field(default_factory=list)
     has_router: bool = field(default=False, init=False)
@@ -125,6 +126,10 @@ class FakeDriver:
             self._is_known = False
         return tuple(self._drift)
 
+    def observe_obstacles(self) -> tuple[str, ...]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        return self.obstacles
+
     def observe_host_addresses(self) -> frozenset[IPAddress]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
         return self.host_addresses
@@ -172,4 +177,4 @@ class FakeDriver:
 
 def _is_in_place(old: DevboxLink, wanted: Mapping[str, DevboxLink]) -> bool:
     new = wanted.get(old.devbox_id)
-    return new is not None and new.slot == old.slot
+    return new is not None and new.is_in_place_of(old)

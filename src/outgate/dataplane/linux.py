@@ -13,9 +13,9 @@ from typing import Final
 
 from outgate.dataplane import netns
 from outgate.dataplane.conntrack import Conntrack, TrackedFlow
+from outgate.dataplane.denials import LinuxDenials
 from outgate.dataplane.driver import (
     Applied,
-    Denial,
     DevboxLink,
     DriverError,
     RouterState,
@@ -29,16 +29,22 @@ from outgate.dataplane.elements import (
     open_devboxes,
 )
 from outgate.dataplane.layout import NetworkLayout, uplink_host_name
-from outgate.dataplane.links import box_end, create_devbox, remove_devbox, router_end, router_side_requests
-from outgate.dataplane.netlink import NetlinkError
-from outgate.dataplane.nflog import LoggedPacket, NflogReader
+from outgate.dataplane.links import (
+    box_end,
+    create_devbox,
+    link_alias,
+    remove_devboxes,
+    router_end,
+    router_side_requests,
+)
+from outgate.dataplane.nflog import NflogReader
 from outgate.dataplane.nft_observe import ChainPrint, observe_chains, observe_counters, observe_rules, observe_set
 from outgate.dataplane.pin_elements import TABLE, Pin
-from outgate.dataplane.router import Router, TablePrint, link_name
+from outgate.dataplane.rejudge import is_allowed_again
+from outgate.dataplane.router import Router, TablePrint
 from outgate.dataplane.ruleset import (
     DENIED,
     LOG_GROUP,
-    LOG_PREFIX_LIMIT,
     RulesetOptions,
     address_map,
     cidr_map,
@@ -48,48 +54,12 @@ from outgate.dataplane.ruleset import (
     render_replacement,
 )
 from outgate.dataplane.sock_diag import SockDiag
-from outgate.dataplane.uplink import HostNetwork, HostRoutes, observe_ipv6_obstacle
+from outgate.dataplane.uplink import HostNetwork, observe_ipv6_obstacle
 from outgate.errors import OutgateError
 from outgate.model.addresses import IPAddress, Protocol
-from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan
+from outgate.model.plan import PolicyPlan
 
 _EMPTY: Final = RouterState()
-
-
-class LinuxDenials:
-    """Denied packets of one router namespace."""
-
-    def __init__(self, reader: NflogReader) -> None:
-        self._reader = reader
-
-    @property
-    def lost(self) -> int:
-        """Times the kernel's buffer overflowed."""
-        return self._reader.lost
-
-    def fileno(self) -> int:
-        """Readable when there are some."""
-        return self._reader.fileno()
-
-    def read(self) -> tuple[Denial, ...]:
-        """Those that are there now. Never blocks."""
-        return tuple(map(_denial, self._reader.read()))
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._reader.close()
-
-
-def _denial(packet: LoggedPacket) -> Denial:
-    return Denial(
-        link=link_name(packet.link_index),
-        source=packet.source,
-        destination=packet.destination,
-        protocol=packet.protocol,
-        source_port=packet.source_port,
-        destination_port=packet.destination_port,
-        is_over_limit=packet.prefix == LOG_PREFIX_LIMIT,
-    )
 
 
 class LinuxDriver:
@@ -132,8 +102,8 @@ class LinuxDriver:
             router.ensure_settings()
             self._host.ensure_uplink(self._layout, router.links, routes.mtu)
             self._host.ensure_forwarding(self._layout, routes)
-        except OutgateError as error:
-            raise DriverError(f"The router namespace cannot be made: {error.message}") from error
+        except (OutgateError, OSError) as error:
+            raise DriverError(f"The router namespace cannot be made: {error}") from error
         return self._layout
 
     def _open_router(self) -> Router:
@@ -153,27 +123,31 @@ class LinuxDriver:
 
     def set(self, state: RouterState) -> Applied:
         """See :class:`~outgate.dataplane.driver.Driver`."""
-        check_state(state, self._layout)
+        check_state(state, self._layout, self._state)
         router, old = self._opened(), self._state
         try:
             if old is None:
                 return self._replace(state)
             try:
                 return self._update(router, old, state)
-            except NetlinkError:
+            except (OutgateError, OSError):
                 # The kernel is not in the state we knew; write all of it.
                 applied = self._replace(state)
                 lost = live_grants(old.plans.values()) - live_grants(state.plans.values())
                 return replace(applied, revoked_grants=applied.revoked_grants | lost)
-        except OutgateError as error:
+        except (OutgateError, OSError) as error:
             self._state = None
-            raise DriverError(f"The rules could not be changed: {error.message}") from error
+            raise DriverError(f"The rules could not be changed: {error}") from error
 
     def _update(self, router: Router, old: RouterState, new: RouterState) -> Applied:
         added_policies = new.plans.keys() - old.plans.keys()
         removed_policies = old.plans.keys() - new.plans.keys()
-        gone = [devbox for name, devbox in old.devboxes.items() if _is_gone(devbox, new.devboxes.get(name))]
-        kept = {name: devbox for name, devbox in old.devboxes.items() if not _is_gone(devbox, new.devboxes.get(name))}
+        kept = {
+            name: devbox
+            for name, devbox in old.devboxes.items()
+            if name in new.devboxes and new.devboxes[name].is_in_place_of(devbox)
+        }
+        gone = [devbox for name, devbox in old.devboxes.items() if name not in kept]
         moved = [name for name, devbox in kept.items() if devbox != new.devboxes[name]]
         revoked = live_grants(old.plans.values()) - live_grants(new.plans.values())
         if added_policies:
@@ -207,11 +181,11 @@ class LinuxDriver:
             name: devbox
             for name, devbox in state.devboxes.items()
             if devbox.slot in links
-            and links[devbox.slot].alias == name
+            and links[devbox.slot].alias == link_alias(devbox)
             and netns.has_namespace(self._layout.devbox_namespace(devbox.slot))
         }
         kept_links = {devbox.link for devbox in kept.values()}
-        live_before = router.observe_live()
+        live_before, policies_before = router.observe_live(), router.observe_policies()
         pins = [pin for pin in router.observe_pins() if pin.link in kept_links]
         current = replace(state, devboxes=kept)
         router.nft.run(render_replacement(self._layout, self._options, current, pins))
@@ -222,6 +196,7 @@ class LinuxDriver:
             router.links.do(router_side_requests(devbox, near, far))
         self._remove_leftovers(router, links.keys(), {devbox.slot for devbox in kept.values()})
         self._forget_strangers(router, kept.values())
+        self._forget(router, (box for box in kept.values() if _has_moved(box, policies_before)))
         failures = self._create(router, state)
         return Applied(live_before - live_grants(state.plans.values()), failures, is_replaced=True)
 
@@ -234,12 +209,12 @@ class LinuxDriver:
         mtu = self._host.observe_routes().mtu
         failures: dict[str, str] = {}
         created: list[DevboxLink] = []
+        remove_devboxes(router.links, self._layout, [devbox.slot for devbox in missing])
         for devbox in missing:
             try:
-                remove_devbox(router.links, self._layout, devbox.slot)
                 create_devbox(router.links, self._layout, devbox, mtu)
-            except OutgateError as error:
-                failures[devbox.devbox_id] = f"Devbox {devbox.devbox_id} got no link: {error.message}"
+            except (OutgateError, OSError) as error:
+                failures[devbox.devbox_id] = f"Devbox {devbox.devbox_id} got no link: {error}"
             else:
                 created.append(devbox)
         router.netfilter.batch(open_devboxes(created))
@@ -248,49 +223,51 @@ class LinuxDriver:
         return failures
 
     def _remove(self, router: Router, devboxes: Collection[DevboxLink]) -> None:
-        """Remove links, namespaces, pins and tracked flows of devboxes that are closed already."""
-        for devbox in devboxes:
-            remove_devbox(router.links, self._layout, devbox.slot)
-        router.drop_pins(devbox.link for devbox in devboxes)
+        """Remove links, namespaces, pins, counters and tracked flows of devboxes that are closed already."""
+        remove_devboxes(router.links, self._layout, [devbox.slot for devbox in devboxes])
+        router.forget_links(devbox.link for devbox in devboxes)
         self._forget(router, devboxes)
 
     def _remove_leftovers(self, router: Router, slots: Iterable[int], kept: Collection[int]) -> None:
         prefix = self._layout.devbox_namespace(0).removesuffix("0")
         named = (name.removeprefix(prefix) for name in netns.list_namespaces(prefix))
-        for slot in {*slots, *(int(text) for text in named if text.isdigit())} - set(kept):
-            remove_devbox(router.links, self._layout, slot)
+        slots = {*slots, *(int(text) for text in named if text.isdigit())}
+        remove_devboxes(router.links, self._layout, slots - set(kept))
 
     def _forget(self, router: Router, devboxes: Iterable[DevboxLink]) -> None:
-        for devbox in devboxes:
-            for address in (devbox.address4, devbox.address6):
-                if address is not None:
-                    router.conntrack.forget_by_source(address)
-                    self._host_conntrack.forget_by_source(address)
+        addresses = _addresses(devboxes)
+        router.conntrack.forget_by_sources(addresses)
+        self._host_conntrack.forget_by_sources(addresses)
 
     def _forget_strangers(self, router: Router, kept: Iterable[DevboxLink]) -> None:
         """Forget the flows of addresses that no devbox has: a slot must not inherit any."""
         layout = self._layout
-        known: set[IPAddress] = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6}
-        for devbox in kept:
-            known |= {address for address in (devbox.address4, devbox.address6) if address is not None}
-        for address in router.conntrack.sources() - known:
-            if address in (layout.pool4 if address.version == 4 else layout.pool6):
-                router.conntrack.forget_by_source(address)
-                self._host_conntrack.forget_by_source(address)
+        known = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6} | _addresses(kept)
+        strangers = {address for address in router.conntrack.sources() - known if self._is_of_pool(address)}
+        router.conntrack.forget_by_sources(strangers)
+        self._host_conntrack.forget_by_sources(strangers)
+
+    def _is_of_pool(self, address: IPAddress) -> bool:
+        return address in (self._layout.pool4 if address.version == 4 else self._layout.pool6)
 
     def _learn_policies(self, router: Router, numbers: Iterable[int]) -> None:
         # Only what we have just added is learnt; the rest stays as recorded, so that no drift is taken for ours.
+        chains, sets = dict(self._print.chains), dict(self._print.sets)
         for number in numbers:
             chain = policy_chain(number)
-            self._print.chains[chain] = ChainPrint(b"", observe_rules(router.netfilter, TABLE, chain))
+            chains[chain] = ChainPrint(b"", observe_rules(router.netfilter, TABLE, chain))
             for name in (cidr_map(number), address_map(number)):
-                self._print.sets[name] = observe_set(router.netfilter, TABLE, name)
+                sets[name] = observe_set(router.netfilter, TABLE, name)
+        self._print = replace(self._print, chains=chains, sets=sets)
 
-    def _unlearn_policies(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            self._print.chains.pop(policy_chain(number), None)
-            for name in (cidr_map(number), address_map(number)):
-                self._print.sets.pop(name, None)
+    def _unlearn_policies(self, numbers: Collection[int]) -> None:
+        gone_chains = {policy_chain(number) for number in numbers}
+        gone_sets = {name for number in numbers for name in (cidr_map(number), address_map(number))}
+        self._print = replace(
+            self._print,
+            chains={name: found for name, found in self._print.chains.items() if name not in gone_chains},
+            sets={name: found for name, found in self._print.sets.items() if name not in gone_sets},
+        )
 
     def abort_revoked(self, grants: Collection[int], devboxes: Collection[str]) -> int:
         """See :class:`~outgate.dataplane.driver.Driver`."""
@@ -299,14 +276,14 @@ class LinuxDriver:
             return 0
         owners: dict[IPAddress, DevboxLink] = {}
         for devbox in (state.devboxes[name] for name in devboxes if name in state.devboxes):
-            owners |= {address: devbox for address in (devbox.address4, devbox.address6) if address is not None}
+            owners |= dict.fromkeys(devbox.addresses, devbox)
         doomed: dict[int, list[TrackedFlow]] = defaultdict(list)
         try:
             for flow in router.conntrack.find_by_mark(frozenset(grants)):
                 owner = owners.get(flow.source)
                 if owner is None or flow.protocol != Protocol.TCP:
                     continue
-                if not _is_allowed_again(flow, state.plans[owner.policy_number], state.host_addresses):
+                if not is_allowed_again(flow, state.plans[owner.policy_number], state.host_addresses):
                     doomed[owner.slot].append(flow)
             return sum(self._abort(slot, flows) for slot, flows in doomed.items())
         except OutgateError as error:
@@ -337,13 +314,13 @@ class LinuxDriver:
             self._state = None
         return sentences
 
+    def observe_obstacles(self) -> tuple[str, ...]:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        return self._host.observe_obstacles(self._layout)
+
     def observe_host_addresses(self) -> frozenset[IPAddress]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
         return self._host.observe_addresses()
-
-    def observe_routes(self) -> HostRoutes:
-        """Where the host's default routes lead."""
-        return self._host.observe_routes()
 
     def pins(self) -> tuple[Pin, ...]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
@@ -366,9 +343,8 @@ class LinuxDriver:
             self._router = None
         self._state = None
         teardown_instance(self._layout.instance)
-        for address in self._host_conntrack.sources():
-            if address in (self._layout.pool4 if address.version == 4 else self._layout.pool6):
-                self._host_conntrack.forget_by_source(address)
+        own = {address for address in self._host_conntrack.sources() if self._is_of_pool(address)}
+        self._host_conntrack.forget_by_sources(own)
 
 
 def teardown_instance(instance: str) -> None:
@@ -384,30 +360,18 @@ def teardown_instance(instance: str) -> None:
             netns.remove_namespace(name)
 
 
-def _is_gone(old: DevboxLink, new: DevboxLink | None) -> bool:
-    """Whether a devbox's link has to go: it is not wanted any more, or in another place."""
-    return new is None or replace(old, policy_number=new.policy_number) != new
+def _addresses(devboxes: Iterable[DevboxLink]) -> frozenset[IPAddress]:
+    return frozenset(address for devbox in devboxes for address in devbox.addresses)
 
 
 def _plan(state: RouterState, devbox_id: str) -> PolicyPlan:
     return state.plans[state.devboxes[devbox_id].policy_number]
 
 
+def _has_moved(devbox: DevboxLink, chains: Mapping[str, str]) -> bool:
+    return chains.get(devbox.link, policy_chain(devbox.policy_number)) != policy_chain(devbox.policy_number)
+
+
 def _old_plan(old: RouterState, new: RouterState, devbox_id: str) -> PolicyPlan | None:
     """What the policy that a devbox comes to was before."""
     return old.plans.get(new.devboxes[devbox_id].policy_number)
-
-
-def _is_allowed_again(flow: TrackedFlow, plan: PolicyPlan, host_addresses: frozenset[IPAddress]) -> bool:
-    """Whether the ruleset lets a TCP flow whose grant died live on under another one (as its chains decide it)."""
-    if flow.mark & GRANT_ALL_BIT or flow.destination in host_addresses:
-        return False
-    if plan.grant_all in plan.live:
-        return True
-    value = int(flow.destination)
-    return flow.destination.version == 4 and any(
-        cell.protocol is Protocol.TCP
-        and cell.first <= value <= cell.last
-        and cell.port_first <= flow.destination_port <= cell.port_last
-        for cell in plan.port_cells
-    )

@@ -8,10 +8,11 @@ error instead of a hang.
 """
 
 import errno
+import hashlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -44,8 +45,6 @@ ATTRIBUTE_BYTES_MAX: Final = 0xFFFF
 
 _SOL_NETLINK: Final = 270
 _NETLINK_CAP_ACK: Final = 10
-_NETLINK_EXT_ACK: Final = 11
-_NETLINK_GET_STRICT_CHK: Final = 12
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _SEND_BUFFER_BYTES: Final = 64 << 20
@@ -168,6 +167,14 @@ def parse_errno(received: Message) -> int:
     return -int(value) if value < 0 else 0
 
 
+def digest_messages(messages: Iterable[Message], skipped_bytes: int) -> bytes:
+    """A digest of the messages' contents, without the first ``skipped_bytes`` of each."""
+    digest = hashlib.blake2b(digest_size=16)
+    for received in messages:
+        digest.update(received.payload[skipped_bytes:])
+    return digest.digest()
+
+
 class NetlinkSocket:
     """A netlink socket in the network namespace that the calling thread is in when it is made.
 
@@ -194,10 +201,6 @@ class NetlinkSocket:
             self._socket.setsockopt(level, option, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
 
-    def check_dump_requests_strictly(self) -> None:
-        """Have the kernel honour (and check) the filters in dump requests, where it can."""
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-
     def fileno(self) -> int:
         """The descriptor, for epoll."""
         return self._socket.fileno()
@@ -221,8 +224,11 @@ class NetlinkSocket:
         return first
 
     def send(self, data: bytes) -> None:
-        """Hand ``data`` to the kernel, which has acted on all of it when this returns."""
-        self._socket.send(data)
+        """Hand ``data`` to the kernel, which has acted on all of it when this returns. Raises :class:`NetlinkError`."""
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.EIO, "sending to the kernel", index=None) from None
 
     def receive(self) -> bytes:
         """One datagram. Raises :class:`NetlinkError` when none comes, which means none was sent."""

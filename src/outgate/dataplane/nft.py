@@ -1,10 +1,12 @@
 """libnftables by ctypes, for what is text: tables, chains, rules. Elements go by :mod:`~outgate.dataplane.nfnetlink`.
 
-A context belongs to the network namespace that the thread is in when it is made. Only our own tables are ever
+A context belongs to the network namespace that the thread is in when it is made, and is best made early: see
+:func:`_check_descriptor_room`. Only our own tables are ever
 listed through it: the library asserts on some rulesets that others wrote, and that would end the process.
 """
 
 import ctypes
+import os
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,6 +14,7 @@ from outgate.errors import HostNotCapableError, OutgateError
 
 _LIBRARY: Final = "libnftables.so.1"
 _OUTPUT_STATELESS: Final = 1 << 1
+_FD_SETSIZE: Final = 1024
 
 
 class NftError(OutgateError):
@@ -39,11 +42,20 @@ def _load() -> ctypes.CDLL:
     return library
 
 
+def _check_descriptor_room() -> None:
+    """The library waits with select(), which ends the process when its socket's number is 1024 or more."""
+    next_number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(next_number)
+    if next_number >= _FD_SETSIZE:
+        raise NftError("More than 1,000 files are open, so nftables cannot be used by this process any more.")
+
+
 class Nft:
     """An nftables context in the calling thread's network namespace. Not for use by two threads at once."""
 
     def __init__(self) -> None:
         self._library = _load()
+        _check_descriptor_room()
         self._context: int | None = self._library.nft_ctx_new(0)
         if not self._context:
             raise HostNotCapableError("libnftables could not open a netlink socket.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from outgate.dataplane.netlink import Message, iterate_attributes, parse_attributes, text
+from outgate.dataplane.netlink import Message, digest_messages, iterate_attributes, parse_attributes, text
 from outgate.dataplane.nfnetlink import Nfnetlink
 
 _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 4, 7, 10, 13
@@ -22,6 +22,8 @@ _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _ELEM_KEY, _ELEM_EXPRESSION, _DATA_VALUE = 1, 7, 1
 _EXPRESSION_DATA, _COUNTER_PACKETS = 2, 2
 _HOOK_FORWARD: Final = 2
+_GENERATION_BYTES: Final = 4
+"""Messages begin with the generation of the rules, which every transaction changes."""
 _POLICY_DROP: Final = 0
 
 
@@ -90,6 +92,23 @@ def observe_set(netfilter: Nfnetlink, table: str, name: str) -> bytes:
 
 def _set_print(parts: Mapping[int, bytes]) -> bytes:
     return b"".join(parts.get(kind, b"-") for kind in (_SET_FLAGS, _SET_KEY_LENGTH, _SET_DATA_TYPE))
+
+
+def digest_table(netfilter: Nfnetlink, table: str) -> bytes:
+    """A digest of all chains and sets of the namespace and of the rules of ``table``. Raises NetlinkError."""
+    messages = [
+        *netfilter.dump(_GET_CHAIN, b"", doing="reading chains"),
+        *netfilter.dump(_GET_SET, b"", doing="reading sets"),
+        *netfilter.dump(_GET_RULE, text(_RULE_TABLE, table), doing="reading rules"),
+    ]
+    return digest_messages(messages, _GENERATION_BYTES)
+
+
+def digest_elements(netfilter: Nfnetlink, table: str, set_name: str) -> bytes:
+    """A digest of the elements of a set (family inet) as read now. Raises NetlinkError (ENOENT: no such set)."""
+    payload = text(_LIST_TABLE, table) + text(_LIST_SET, set_name)
+    messages = netfilter.dump(_GET_ELEMENTS, payload, doing=f"reading set {set_name}")
+    return digest_messages(messages, _GENERATION_BYTES)
 
 
 def observe_foreign_drops(netfilter: Nfnetlink, own_tables: frozenset[str], link: str) -> tuple[DroppingChain, ...]:

@@ -171,7 +171,7 @@ def _refresh_timeout() -> None:
 def _read_conntrack() -> None:
     with Conntrack() as conntrack:
         conntrack.find_by_mark({1})
-        conntrack.forget_by_source(ip_address("192.0.2.1"))
+        conntrack.forget_by_sources({ip_address("192.0.2.1")})
 
 
 def _listen_to_log() -> None:

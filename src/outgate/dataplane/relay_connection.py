@@ -215,8 +215,11 @@ class Connection:
                 return self._judge(handshake)
             case SendUpstream(data=data):
                 self._send_up(data)
-            case PassBoth() | PassRequests():
+            case PassBoth():
                 pass  # the pumps go by the flow's phase
+            case PassRequests():
+                if self.down.is_source_done:
+                    self._end_requests()  # the server, heard early, has left already
             case Dial(name=name):
                 self._dial(name)
             case Refuse(deny=deny, answer=answer):
@@ -331,15 +334,25 @@ class Connection:
         if self.up.is_finished:
             self.end(is_reset=False)
         elif self.flow.phase is FlowPhase.REQUESTS:
-            # No further request can be answered. The client gets its time to read what came.
-            self._drop_upstream(is_reset=False)
-            self._begin_lingering(b"")
+            self._end_requests()
         else:
             down.is_finished = True
             try:
                 self._client.shutdown(socket.SHUT_WR)
             except OSError as error:
                 self.fail(error.strerror or "broken")
+
+    def _end_requests(self) -> None:
+        """No further request can be answered. The client gets its time to read what came."""
+        self._drop_upstream(is_reset=False)
+        self._begin_lingering(b"")
+
+    def is_client_spent(self) -> bool:
+        """Whether the client's end is the next thing to be read from it. Raises OSError."""
+        try:
+            return not self._client.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
 
     def receive_client(self) -> bytes | None:
         """What the client sent, empty at its end, None when nothing is there. Raises OSError."""

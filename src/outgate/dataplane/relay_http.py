@@ -39,6 +39,10 @@ def _pump_request(connection: "Connection") -> bool:
         return False
     if requests is None or not flow.wants_client:
         connection.is_client_ready = True
+        if requests is not None and up.is_ending and (requests.is_refusing or connection.is_client_spent()):
+            # It waits for a response that the server may never give; the server is to know that it left.
+            up.is_source_done = True
+            connection.settle_up()
         return False
     if requests.passable_up:
         return _pass_body(connection, requests.passable_up)

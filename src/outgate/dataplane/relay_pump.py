@@ -72,13 +72,14 @@ class Channel:
 
     def move(self, pool: PipePool, limit: int = UNBOUNDED) -> tuple[Pumped, int]:
         """Move what can be moved now; take at most ``limit`` bytes from the source. Returns also how many it took."""
-        if self.pipe is None and not self.tail:
-            return self._take(pool, limit)
-        if not self._flush(pool):
+        if self.tail and not self._flush(pool):
             return Pumped.WAITING, 0
         return self._take(pool, limit)
 
     def _take(self, pool: PipePool, limit: int) -> tuple[Pumped, int]:
+        if self.pipe is not None:
+            # Filled up even while the sink is slow: the source then goes on sending.
+            return self._splice(pool, limit)
         if self.is_source_done or limit <= 0:
             return Pumped.WAITING, 0
         if self.is_bulk:
@@ -109,7 +110,7 @@ class Channel:
         return len(data)
 
     def _splice(self, pool: PipePool, limit: int) -> tuple[Pumped, int]:
-        pipe = self.pipe = pool.take()
+        pipe = self.pipe = self.pipe or pool.take()
         taken = 0
         try:
             while True:

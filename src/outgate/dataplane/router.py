@@ -10,25 +10,45 @@ from typing import Final, Self
 from outgate.dataplane import netns
 from outgate.dataplane.conntrack import Conntrack
 from outgate.dataplane.driver import DevboxLink, RouterState
-from outgate.dataplane.elements import table_elements
+from outgate.dataplane.elements import STATE_SETS, set_elements
 from outgate.dataplane.layout import (
     LINK_INDEX_BASE,
     RELAY_RULE_PRIORITY,
+    UPLINK_INDEX,
     NetworkLayout,
 )
-from outgate.dataplane.links import Rtnetlink, box_end, router_end, router_requests, router_sysctls
-from outgate.dataplane.netlink import NetlinkError
-from outgate.dataplane.nfnetlink import Element, Nfnetlink, delete_elements, key_link
+from outgate.dataplane.links import (
+    LOOPBACK_INDEX,
+    Rtnetlink,
+    box_end,
+    link_alias,
+    router_end,
+    router_requests,
+    router_sysctls,
+)
+from outgate.dataplane.netlink import NetlinkError, digest_messages
+from outgate.dataplane.nfnetlink import Element, JumpTo, Nfnetlink, delete_elements, key_link
 from outgate.dataplane.nft import Nft
-from outgate.dataplane.nft_observe import ChainPrint, observe_chains, observe_sets
+from outgate.dataplane.nft_observe import ChainPrint, digest_elements, digest_table, observe_chains, observe_sets
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, dump_pins
-from outgate.dataplane.rtnetlink import Link, Route
-from outgate.dataplane.ruleset import FLOOR4, FLOOR6, LIVE
+from outgate.dataplane.rtnetlink import RT_TABLE_MAIN, Link, Route, parse_routes
+from outgate.dataplane.ruleset import (
+    DENIED,
+    DENIED_LOGGED,
+    DEVBOX_POLICY,
+    FLOOR4,
+    FLOOR6,
+    FLOWS,
+    LIVE,
+    address_map,
+    cidr_map,
+)
 from outgate.dataplane.sysctl import ensure_sysctls, observe_differing
 
+_TABLE, _ROUTES = "/table", "/routes"
 _ALREADY_THERE: Final = frozenset({errno.EEXIST})
 _DELETE_ATTEMPTS_MAX: Final = 5
-"""A pin that expires between reading and deleting fails the batch; a few rounds catch up with that."""
+"""An element that expires between reading and deleting fails the batch; a few rounds catch up with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,8 @@ class Router:
         self.layout = layout
         self.namespace = netns.open_namespace(layout.router_namespace)
         self.identity = netns.namespace_identity(self.namespace)
+        self._verified: dict[str, tuple[object, bytes]] = {}
+        """By set (or one of the names below): what it was held against, and the digest of what was read."""
         with netns.entered(self.namespace):
             self.links = Rtnetlink()
             self.netfilter = Nfnetlink()
@@ -96,6 +118,20 @@ class Router:
             raise
         return frozenset(int.from_bytes(element.key, sys.byteorder) for element in elements)
 
+    def observe_policies(self) -> dict[str, str]:
+        """Which chain judges each link in the kernel; none when there is no table."""
+        try:
+            elements = self.netfilter.dump_elements(TABLE, DEVBOX_POLICY)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return {}
+            raise
+        return {
+            element.key.rstrip(b"\0").decode("ascii", "replace"): element.data.chain
+            for element in elements
+            if isinstance(element.data, JumpTo)
+        }
+
     def observe_pins(self) -> list[Pin]:
         """Every pin; none when there is no table."""
         try:
@@ -116,15 +152,15 @@ class Router:
         }
         return TablePrint(observe_chains(self.netfilter, TABLE), sets, frozenset(floor))
 
-    def drop_pins(self, links: Iterable[str]) -> None:
-        """Delete every pin of these links."""
+    def forget_links(self, links: Iterable[str]) -> None:
+        """Delete every pin of these links, and what was counted for them: the next devbox begins at nothing."""
         needles = [key_link(link) for link in links]
         if not needles:
             return
-        for name in (PINS4, PINS6):
-            self._drop_pins(name, needles)
+        for name in (PINS4, PINS6, FLOWS, DENIED, DENIED_LOGGED):
+            self._forget_links(name, needles)
 
-    def _drop_pins(self, set_name: str, needles: list[bytes]) -> None:
+    def _forget_links(self, set_name: str, needles: list[bytes]) -> None:
         for _ in range(_DELETE_ATTEMPTS_MAX):
             elements = self.netfilter.dump_elements(
                 TABLE, set_name, lambda payload: any(needle in payload for needle in needles)
@@ -137,29 +173,57 @@ class Router:
                     raise
             else:
                 return
-        raise NetlinkError(errno.EAGAIN, f"deleting pins out of {set_name}", index=None)
+        raise NetlinkError(errno.EAGAIN, f"deleting a link's elements out of {set_name}", index=None)
 
     def observe_drift(self, state: RouterState, expected: TablePrint) -> list[str]:
-        """How the namespace differs from ``state``, a sentence each."""
+        """How the namespace differs from ``state``, a sentence each.
+
+        Reading and parsing everything takes a second at 1,000 policies. So what the kernel sent is remembered by
+        its digest: the same bytes need no second look as long as they are held against the same thing.
+        """
         return [
-            *_compare_prints(expected, self.observe_print()),
+            *self._compare_table(expected),
             *self._compare_elements(state),
             *self._compare_settings(),
+            *self._compare_routes(state),
             *self._compare_links(state.devboxes.values()),
         ]
 
+    def _compare_table(self, expected: TablePrint) -> Iterable[str]:
+        digest = digest_table(self.netfilter, TABLE)
+        if self._is_verified(_TABLE, expected, digest):
+            return
+        sentences = list(_compare_prints(expected, self.observe_print()))
+        if not sentences:
+            self._verified[_TABLE] = (expected, digest)
+        yield from sentences
+
     def _compare_elements(self, state: RouterState) -> Iterable[str]:
-        for name, wanted in table_elements(state).items():
+        sources: dict[str, object] = dict.fromkeys(STATE_SETS, state)
+        for number, plan in state.plans.items():
+            sources |= {cidr_map(number): plan, address_map(number): plan}
+        for name in self._verified.keys() - sources.keys() - {_TABLE, _ROUTES}:
+            del self._verified[name]
+        for name, source in sources.items():
             try:
+                digest = digest_elements(self.netfilter, TABLE, name)
+                if self._is_verified(name, source, digest):
+                    continue
                 observed = frozenset(map(_comparable, self.netfilter.dump_elements(TABLE, name)))
             except NetlinkError as error:
                 if error.errno != errno.ENOENT:
                     raise
                 continue  # a set that is gone is told by the fingerprint
-            expected = frozenset(map(_comparable, wanted))
-            if observed != expected:
+            expected = frozenset(map(_comparable, set_elements(state, name)))
+            if observed == expected:
+                self._verified[name] = (source, digest)
+            else:
                 missing, extra = len(expected - observed), len(observed - expected)
                 yield f"Set {name} lacks {missing} elements and has {extra} that do not belong there."
+
+    def _is_verified(self, name: str, source: object, digest: bytes) -> bool:
+        known = self._verified.get(name)
+        return known is not None and known[0] is source and known[1] == digest
 
     def _compare_settings(self) -> Iterable[str]:
         layout = self.layout
@@ -173,39 +237,47 @@ class Router:
         ]
         if len(ours) != (2 if layout.has_ipv6 else 1):
             yield "The routing rule of the relay is gone or doubled."
-        routes = self.links.routes()
-        families = (4, 6) if layout.has_ipv6 else (4,)
-        for version in families:
-            of_family = [route for route in routes if route.destination.version == version]
-            if not any(route.table == layout.relay_table and route.destination.prefixlen == 0 for route in of_family):
-                yield f"The relay's IPv{version} route is gone."
-            if not any(_is_default_out(route) for route in of_family):
-                yield f"The router namespace has no IPv{version} default route."
         addresses = {address for _, address, _ in self.links.addresses()}
         if layout.gateway4 not in addresses or (layout.has_ipv6 and layout.gateway6 not in addresses):
             yield "The gateway's address is gone."
 
+    def _compare_routes(self, state: RouterState) -> Iterable[str]:
+        messages = self.links.route_messages()
+        digest = digest_messages(messages, 0)
+        if self._is_verified(_ROUTES, state, digest):
+            return
+        sentences = list(self._compare_each_route(state, [route for m in messages for route in parse_routes(m)]))
+        if not sentences:
+            self._verified[_ROUTES] = (state, digest)
+        yield from sentences
+
+    def _compare_each_route(self, state: RouterState, routes: Iterable[Route]) -> Iterable[str]:
+        present = {(route.version, route.table, route.packed, route.link_index) for route in routes}
+        for version in (4, 6) if self.layout.has_ipv6 else (4,):
+            if (version, self.layout.relay_table, b"", LOOPBACK_INDEX) not in present:
+                yield f"The relay's IPv{version} route is gone."
+            if (version, RT_TABLE_MAIN, b"", UPLINK_INDEX) not in present:
+                yield f"The router namespace has no IPv{version} default route."
+        for devbox in state.devboxes.values():
+            index = router_end(self.layout, devbox.slot).index
+            for address in devbox.addresses:
+                if (address.version, RT_TABLE_MAIN, address.packed, index) not in present:
+                    yield f"The route to {address} of devbox {devbox.devbox_id} is gone."
+
     def _compare_links(self, devboxes: Iterable[DevboxLink]) -> Iterable[str]:
         links = self.observe_links()
-        routed = {
-            (route.destination.network_address, route.link_index)
-            for route in self.links.routes()
-            if route.destination.prefixlen == route.destination.max_prefixlen
-        }
         neighbours = set(self.links.neighbours())
         for devbox in devboxes:
             link = links.get(devbox.slot)
-            if link is None or not link.is_up or link.alias != devbox.devbox_id:
+            if link is None or not link.is_up or link.alias != link_alias(devbox):
                 yield f"The link {devbox.link} of devbox {devbox.devbox_id} is gone or is not the devbox's own."
                 continue
             if not netns.has_namespace(self.layout.devbox_namespace(devbox.slot)):
                 yield f"The network namespace of devbox {devbox.devbox_id} is gone."
             index, hardware = router_end(self.layout, devbox.slot).index, box_end(devbox.slot).hardware_address
-            for address in (devbox.address4, devbox.address6):
-                if address is None:
-                    continue
-                if (address, index) not in routed or (index, address, hardware) not in neighbours:
-                    yield f"The route to {address} of devbox {devbox.devbox_id} is gone."
+            for address in devbox.addresses:
+                if (index, address, hardware) not in neighbours:
+                    yield f"The neighbour {address} of devbox {devbox.devbox_id} is gone."
 
 
 def _slot(name: str) -> int | None:
@@ -216,10 +288,6 @@ def _slot(name: str) -> int | None:
 def link_name(index: int) -> str:
     """Name of the devbox link with that interface index in a router namespace."""
     return f"og{index - LINK_INDEX_BASE}"
-
-
-def _is_default_out(route: Route) -> bool:
-    return route.destination.prefixlen == 0 and route.gateway is not None
 
 
 def _comparable(element: Element) -> tuple[bytes, bytes, object]:

@@ -34,7 +34,9 @@ RTM_NEWRULE, RTM_GETRULE = 32, 34
 _AF_UNSPEC, _AF_INET, _AF_INET6 = 0, 2, 10
 _IFF_UP: Final = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD = 1, 3, 4, 18, 20, 28
-_IFLA_EXT_MASK: Final = 29
+_IFLA_GROUP, _IFLA_EXT_MASK = 27, 29
+_DOOMED: Final = 0x6F67
+"""A link group of the router namespace."""
 _RTEXT_FILTER_SKIP_STATS: Final = 1 << 3
 _INFO_KIND, _INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
@@ -91,14 +93,30 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route as observed. A route over several hops appears once for each; ``gateway`` None: on the link."""
+    """A route as observed. A route over several hops appears once for each; ``gateway`` None: on the link.
 
-    destination: Network
+    The destination is kept as the kernel wrote it (empty for a default route): there may be thousands.
+    """
+
+    family: int
+    packed: bytes
+    prefix_length: int
     table: int
     kind: int
     link_index: int | None
     gateway: IPAddress | None
     priority: int
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if self.family == _AF_INET else 6
+
+    @property
+    def destination(self) -> Network:
+        """The network that it leads to."""
+        packed = self.packed or bytes(4 if self.family == _AF_INET else 16)
+        return ip_network((packed, self.prefix_length), strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,18 @@ def name_link(index: int, alias: str) -> Request:
 def remove_link(name: str) -> Request:
     """Remove a link; of a veth pair both ends go. ENODEV when there is none."""
     return Request(RTM_DELLINK, 0, _ifinfo(0, 0) + text(_IFLA_IFNAME, name), f"removing the link {name}")
+
+
+def doom_link(name: str) -> Request:
+    """Put a link into the group that :func:`remove_doomed_links` removes. ENODEV when there is none."""
+    return Request(
+        RTM_NEWLINK, 0, _ifinfo(0, 0) + text(_IFLA_IFNAME, name) + u32_host(_IFLA_GROUP, _DOOMED), f"dooming {name}"
+    )
+
+
+def remove_doomed_links() -> Request:
+    """Remove every doomed link at once: one by one, each would wait for all processors. ENODEV when there is none."""
+    return Request(RTM_DELLINK, 0, _ifinfo(0, 0) + u32_host(_IFLA_GROUP, _DOOMED), "removing links")
 
 
 def set_address(index: int, address: IPAddress, prefix_length: int | None = None) -> Request:
@@ -255,14 +285,21 @@ def parse_routes(message: Message) -> Iterable[Route]:
     if family not in (_AF_INET, _AF_INET6):
         return
     parts = parse_attributes(message.payload[_RTMSG.size :])
-    zero = bytes(4 if family == _AF_INET else 16)
-    destination = ip_network((parts.get(_RTA_DST, zero), length), strict=False)
     full_table = _u32(parts.get(_RTA_TABLE)) or table
     priority = _u32(parts.get(_RTA_PRIORITY)) or 0
     gateway = parts.get(_RTA_GATEWAY)
     hops = [(_u32(parts.get(_RTA_OIF)), gateway)] if _RTA_MULTIPATH not in parts else _hops(parts[_RTA_MULTIPATH])
     for index, address in hops:
-        yield Route(destination, full_table, kind, index, None if address is None else ip_address(address), priority)
+        yield Route(
+            family=family,
+            packed=parts.get(_RTA_DST, b""),
+            prefix_length=length,
+            table=full_table,
+            kind=kind,
+            link_index=index,
+            gateway=None if address is None else ip_address(address),
+            priority=priority,
+        )
 
 
 def _hops(data: bytes) -> list[tuple[int | None, bytes | None]]:

@@ -31,6 +31,16 @@ def write_sysctl(name: str, value: str) -> None:
         raise SysctlError(f"Setting net/{name} to {value}: {error.strerror}.") from None
 
 
+def write_sysctls(wanted: Mapping[str, str]) -> None:
+    """Set all of them, in a namespace that is new; those that this kernel does not have are left out.
+
+    Raises :class:`SysctlError`.
+    """
+    for name, value in wanted.items():
+        if (_ROOT / name).exists():
+            write_sysctl(name, value)
+
+
 def ensure_sysctls(wanted: Mapping[str, str]) -> None:
     """Set what differs; settings that this kernel does not have are left out. Raises :class:`SysctlError`."""
     for name in observe_differing(wanted):

@@ -128,9 +128,7 @@ class HostNetwork:
         return tuple(
             route.destination
             for route in self._links.routes()
-            if isinstance(route.destination, IPv4Network)
-            and route.destination.prefixlen > 0
-            and route.link_index not in own
+            if isinstance(route.destination, IPv4Network) and route.prefix_length > 0 and route.link_index not in own
         )
 
     def observe_addresses(self) -> frozenset[IPAddress]:
@@ -197,6 +195,12 @@ class HostNetwork:
         )
         if not has_route:
             sentences.append(f"The host's route to {layout.pool4} is gone.")
+        return tuple(sentences)
+
+    def observe_obstacles(self, layout: NetworkLayout) -> tuple[str, ...]:
+        """What keeps allowed traffic from leaving the host and is not ours to change, a sentence each."""
+        routes = self.observe_routes()
+        sentences = [missing_rule(drop, layout.uplink_host) for drop in self.observe_foreign_drops(layout.uplink_host)]
         if routes.interface4 is None and routes.interface6 is None:
             sentences.append("The host has no default route, so nothing can leave it.")
         return tuple(sentences)
@@ -271,7 +275,7 @@ def missing_rule(drop: DroppingChain, link: str) -> str:
         f"The chain {drop.chain} of table {drop.family} {drop.table} drops forwarded packets "
         f"and has no rule for {link}: "
         f"nft insert rule {where} iifname {link} accept; "
-        f"nft insert rule {where} oifname {link} ct state established,related accept"
+        f"nft insert rule {where} oifname {link} ct state established,related accept."
     )
 
 
@@ -279,7 +283,8 @@ def _default_link(routes: list[Route], default: IPv4Network | IPv6Network) -> in
     candidates = [
         route
         for route in routes
-        if route.destination == default
+        if route.prefix_length == 0
+        and route.version == default.version
         and route.table == RT_TABLE_MAIN
         and route.kind == RTN_UNICAST
         and route.link_index is not None

@@ -277,9 +277,13 @@ def test_a_devbox_holds_only_so_many_flows(world: World) -> None:
     driver.set(world.state(cidr_plan(16, (ALLOWED_NET, 20, None, 1, 65535)), boxes={0: 16, 1: 16}))
     server = world.far.listen(ALLOWED4)
 
+    denials = driver.denials()
     held = [world.connect(0, ALLOWED4) for _ in range(flows_max)]
     with pytest.raises(ConnectionRefusedError):
         world.connect(0, ALLOWED4)
+    _until(lambda: bool(_select(denials.fileno())))
+    assert [denial.is_over_limit for denial in denials.read()] == [True]
+    denials.close()
     world.connect(1, ALLOWED4).close()
     accepted = [server.accept()[0] for _ in range(flows_max)]
     for pair in zip(held[:4], accepted[:4], strict=True):

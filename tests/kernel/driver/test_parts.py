@@ -1,7 +1,9 @@
 """The parts on their own: namespaces, transactions, sockets, the probe."""
 
+import contextlib
 import errno
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -118,6 +120,18 @@ def test_nft_says_what_it_did_not_like() -> None:
         nft.close()
         with pytest.raises(NftError, match="closed"):
             nft.run("list ruleset")
+
+
+def test_nft_refuses_to_be_made_where_it_would_end_the_process() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        while (number := os.open(os.devnull, os.O_RDONLY)) < 1024:
+            stack.callback(os.close, number)
+        stack.callback(os.close, number)
+        with pytest.raises(NftError, match="files are open"):
+            Nft()
 
 
 def test_sysctls_belong_to_the_namespace_and_missing_ones_are_left_out() -> None:

@@ -86,6 +86,23 @@ def test_grants_that_ended_while_no_driver_ran_are_revoked(world: World) -> None
         accepted.recv(10)
 
 
+def test_a_devbox_that_moved_while_no_driver_ran_keeps_no_flow(world: World) -> None:
+    plans = (PLAN, cidr_plan(17, ("45.45.47.0/24", 30, None, 1, 65535)))
+    world.driver().set(world.state(*plans, boxes={0: 16, 1: 16}))
+    server = world.far.listen(ALLOWED4)
+    client = world.connect(0, ALLOWED4)
+    accepted, _ = server.accept()
+
+    world.driver().set(world.state(*plans, boxes={0: 17, 1: 16}))
+
+    with world.far.tap() as tap:
+        client.send(b"no longer allowed")
+        assert tap.packets(lambda packet: b"no longer" in packet) == []
+    with pytest.raises(ConnectionError):
+        client.recv(10)
+    accepted.close()
+
+
 def test_a_link_that_was_never_finished_is_made_anew_and_was_closed(world: World) -> None:
     driver = world.driver()
     layout = driver.ensure_router()
@@ -142,6 +159,24 @@ def test_a_slots_next_devbox_inherits_nothing(world: World) -> None:
         assert tap.packets(lambda packet: packet[16:20] == socket.inet_aton(OTHER4)) == []
     world.refused_within_s(0, OTHER4)
     accepted.close()
+
+
+def test_a_slots_next_devbox_begins_with_its_own_count_of_flows_and_denials(world: World) -> None:
+    flows_max = 40
+    driver = world.driver(flows_max=flows_max)
+    driver.set(world.state(PLAN, boxes={0: 16}))
+    server = world.far.listen(ALLOWED4)
+    held = [world.connect(0, ALLOWED4) for _ in range(flows_max)]
+    world.refused_within_s(0, ALLOWED4)
+    assert driver.denied_packets()["og0"] > 0
+
+    driver.set(world.state(PLAN, boxes={}))
+    assert "og0" not in driver.denied_packets()
+    driver.set(world.state(PLAN, boxes={0: 16}))
+
+    world.connect(0, ALLOWED4).close()
+    assert len(held) == flows_max
+    server.close()
 
 
 def test_a_hundred_devboxes_leave_nothing_behind(world: World) -> None:

@@ -106,7 +106,8 @@ def test_without_any_default_route_the_host_is_told(world: World) -> None:
     ip("route", "del", "default")
     ip("route", "del", "default", "via", FAR6)
 
-    assert "The host has no default route, so nothing can leave it." in driver.observe_drift()
+    assert driver.observe_obstacles() == ("The host has no default route, so nothing can leave it.",)
+    assert driver.observe_drift() == ()
 
 
 def test_a_foreign_chain_that_drops_is_named_with_the_missing_rule(world: World) -> None:
@@ -122,7 +123,9 @@ def test_a_foreign_chain_that_drops_is_named_with_the_missing_rule(world: World)
     (drop,) = host.observe_foreign_drops(link)
     assert (drop.family, drop.table, drop.chain) == ("ip", "filter", "FORWARD")
     sentence = missing_rule(drop, link)
-    _, *commands = sentence.replace(": nft", "; nft").split("; ")
+    assert driver.observe_obstacles() == (sentence,)
+    assert driver.observe_drift() == ()
+    _, *commands = sentence.removesuffix(".").replace(": nft", "; nft").split("; ")
     for command in commands:
         subprocess.run(command.split(), check=True)
 
