@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
+from outgate.core.ranges import embedding_networks
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
 from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, encode_names
@@ -132,7 +133,7 @@ def floor_networks(
     floor6 = [network for network in options.always_denied if isinstance(network, IPv6Network)]
     return (
         tuple(collapse_addresses([*floor4, layout.pool4])),
-        tuple(collapse_addresses([*floor6, layout.pool6])),
+        tuple(collapse_addresses([*floor6, layout.pool6, *embedding_networks(layout.pool4)])),
     )
 
 
