@@ -60,9 +60,13 @@ def open_database(url: str) -> Database:
 
 
 class FakeGateway:
-    """Runs commands with /bin/sh on this machine; remembers how often each execution was started."""
+    """Runs commands with /bin/sh on this machine; remembers how often each execution was started.
 
-    def __init__(self) -> None:
+    With ``runs_commands`` off every command ends at once, unrun: for tests that send generated ones.
+    """
+
+    def __init__(self, *, runs_commands: bool = True) -> None:
+        self._runs_commands = runs_commands
         self.starts: dict[str, int] = {}
         self.fail = False
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -72,7 +76,9 @@ class FakeGateway:
         self._check(url, devbox_id)
         execution_id = request.execution_id
         self.starts[execution_id] = self.starts.get(execution_id, 0) + 1
-        if execution_id not in self._done:
+        if not self._runs_commands:
+            self._done.setdefault(execution_id, asyncio.ensure_future(_end_unrun(execution_id)))
+        elif execution_id not in self._done:
             process = await asyncio.create_subprocess_shell(
                 request.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True
             )
@@ -97,9 +103,11 @@ class FakeGateway:
 
     async def kill_execution(self, url: str, devbox_id: str, execution_id: str) -> ExecutionState | None:
         self._check(url, devbox_id)
+        if execution_id not in self._done:
+            return None
         process = self._processes.get(execution_id)
         if process is None:
-            return None
+            return await self._done[execution_id]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         return await self._done[execution_id]
@@ -109,6 +117,10 @@ class FakeGateway:
         assert devbox_id.startswith("dbx_")
         if self.fail:
             raise ConnectionRefusedError
+
+
+async def _end_unrun(execution_id: str) -> ExecutionState:
+    return ExecutionState(execution_id, "completed", 0)
 
 
 async def _finish(execution_id: str, process: asyncio.subprocess.Process) -> ExecutionState:
@@ -180,10 +192,17 @@ class FakeAgent:
 class ApiServer:
     """The api in a thread of its own, and one fake agent beside it (unless told otherwise)."""
 
-    def __init__(self, directory: Path, settings: ApiSettings | None = None, *, url: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: ApiSettings | None = None,
+        *,
+        url: str | None = None,
+        runs_commands: bool = True,
+    ) -> None:
         self.database_url = url or f"sqlite:///{directory / 'outgate.db'}"
         self.database = open_database(self.database_url)
-        self.gateway = FakeGateway()
+        self.gateway = FakeGateway(runs_commands=runs_commands)
         self.services = Services(settings or ApiSettings(), self.database, self.gateway)
         ensure_host(self.services, "local", HOST_TOKEN, wall_ms())
         self.socket_path = directory / "api.sock"

@@ -60,6 +60,11 @@ class RequestRelay:
         )
 
     @property
+    def is_refusing(self) -> bool:
+        """Whether nothing more of the client's will go upstream."""
+        return self._refusal is not None
+
+    @property
     def passable_up(self) -> int:
         """How many of the client's next bytes may go upstream unread."""
         return self._reader.passable

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from kernel.relay.rig import BOXES, DEVBOX, OTHER_DEVBOX, OTHER_POLICY, SERVER4, Net, Router, policy, running
 
 
@@ -26,8 +27,7 @@ def router(_lab: tuple[Net, Router]) -> Iterator[Router]:
     router.teach("a.test", SERVER4)
     yield router
     for devbox in (DEVBOX, OTHER_DEVBOX):
-        router.call(lambda devbox=devbox: router.relay.drop_devbox(devbox))
-        router.call(lambda devbox=devbox: router.table.pins.forget_devbox(devbox, router.loop.now()))
+        router.forget(devbox)
     router.names.known.clear()
     router.take_records()
     assert not router.errors, router.errors

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TypeVar
 
 from outgate import clock
@@ -53,7 +54,7 @@ def sh(command: str, *, stdin: str | None = None) -> None:
 
 def enter_namespace(name: str) -> None:
     """Move the calling thread (only) into a network namespace."""
-    with open(f"/run/netns/{name}") as namespace:
+    with Path(f"/run/netns/{name}").open() as namespace:
         if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
 
@@ -116,16 +117,11 @@ class Net:
             raise failure[0]
         return result[0]
 
-
     def connect(self, port: int, *, to: str = SERVER4, source: str = BOX4) -> socket.socket:
         """What a program in the box does."""
 
         def work() -> socket.socket:
-            if ":" in to:
-                source_address = (BOX6, 0)
-            else:
-                source_address = (source, 0)
-            return socket.create_connection((to, port), timeout=10, source_address=source_address)
+            return socket.create_connection((to, port), 10, source_address=(BOX6 if ":" in to else source, 0))
 
         return self.run_in(self.box, work)
 
@@ -133,7 +129,9 @@ class Net:
         """A server's listener; ``accept`` on it to see what reached the far side."""
 
         def work() -> socket.socket:
-            listener = socket.create_server((at, port), backlog=backlog, family=socket.AF_INET6 if ":" in at else socket.AF_INET)
+            listener = socket.create_server(
+                (at, port), backlog=backlog, family=socket.AF_INET6 if ":" in at else socket.AF_INET
+            )
             listener.settimeout(10)
             return listener
 
@@ -193,6 +191,22 @@ def is_silent(connection: socket.socket, *, for_s: float = 0.2) -> bool:
     finally:
         connection.settimeout(10)
     return False
+
+
+@contextmanager
+def sending(connection: socket.socket, data: bytes, *, finishes: bool = True) -> Iterator[None]:
+    """Send ``data`` (and the end) from a thread, while the other side is read."""
+
+    def work() -> None:
+        connection.sendall(data)
+        if finishes:
+            connection.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 class Names:
@@ -335,6 +349,15 @@ class Router:
         taken, self.records = self.records, []
         return taken
 
+    def forget(self, devbox: str) -> None:
+        """Reset its flows and forget its pins."""
+
+        def work() -> None:
+            self.relay.drop_devbox(devbox)
+            self.table.pins.forget_devbox(devbox, self.loop.now())
+
+        self.call(work)
+
     def wait_for(self, condition: Callable[[], bool], *, within_s: float = 5.0) -> bool:
         """Whether ``condition`` (asked on the loop's thread) comes true in time."""
         until_s = clock.monotonic_s() + within_s
@@ -362,16 +385,21 @@ def make_listener(family: socket.AddressFamily) -> socket.socket:
     return listener
 
 
-def policy(*hostnames: str, policy_id: str = POLICY, revision: int = 1, **egress: object) -> PolicyDocument:
-    cidrs = tuple(CidrDocument(cidr, 100 + index) for index, cidr in enumerate(egress.pop("cidrs", ())))  # type: ignore[arg-type] # test convenience
+def policy(
+    *hostnames: str,
+    policy_id: str = POLICY,
+    revision: int = 1,
+    allow_all: bool = False,
+    cidrs: Sequence[str] = (),
+) -> PolicyDocument:
     return PolicyDocument(
         id=policy_id,
         name=f"test {policy_id}",
         number=16 if policy_id == POLICY else 17,
         revision=revision,
+        allow_all=allow_all,
         allowed_hostnames=hostnames,
-        allowed_cidrs=cidrs,
-        **egress,  # type: ignore[arg-type] # test convenience
+        allowed_cidrs=tuple(CidrDocument(cidr, 100 + index) for index, cidr in enumerate(cidrs)),
     )
 
 
@@ -395,5 +423,3 @@ def running(limits: RelayLimits | None = None) -> Iterator[tuple[Net, Router]]:
             assert not router.errors, router.errors
     finally:
         net.remove()
-
-

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from kernel.relay.rig import (
     BOXES,
     DEVBOX,
@@ -22,9 +23,8 @@ from kernel.relay.rig import (
     receive_exactly,
     running,
 )
-from support.hellos import hello
-
 from outgate.dataplane.relay_context import RelayLimits
+from support.hellos import hello
 
 pytestmark = pytest.mark.kernel
 

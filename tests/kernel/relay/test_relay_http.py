@@ -1,10 +1,10 @@
 """HTTP/1 through the relay: each request judged, written anew, answered in order."""
 
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
+
 from kernel.relay.rig import (
     OTHER4,
     Net,
@@ -15,6 +15,7 @@ from kernel.relay.rig import (
     receive_all,
     receive_exactly,
     receive_until,
+    sending,
 )
 
 pytestmark = pytest.mark.kernel
@@ -121,6 +122,29 @@ def test_another_allowed_host_on_the_same_connection_is_misdirected(
                 assert receive_exactly(far, len(GET_B)) == GET_B
 
 
+@pytest.mark.parametrize("behind", [GET_EVIL, b"GET /ws HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\n\r\n"])
+def test_a_server_that_never_answers_learns_that_the_client_left(
+    net: Net, router: Router, server: socket.socket, behind: bytes
+) -> None:
+    client = net.connect(80)
+    client.sendall(GET_A + behind)
+    with accept(server) as far:
+        receive_exactly(far, len(GET_A))
+        client.close()
+        assert receive_all(far) in (b"", behind)
+    assert router.wait_for(lambda: router.relay.flow_count("dbx_1") == 0)
+
+
+def test_a_server_that_answered_and_left_before_the_request_came(net: Net, router: Router) -> None:
+    with net.listen(8080) as listener, net.connect(8080) as client:
+        with accept(listener) as far:
+            far.sendall(OK)
+        assert receive_all(client) == OK
+        client.sendall(GET_A + GET_EVIL)
+        client.close()
+    assert router.wait_for(lambda: router.relay.flow_count("dbx_1") == 0)
+
+
 def test_requests_are_written_anew(net: Net, router: Router, server: socket.socket) -> None:
     with net.connect(80) as client:
         client.sendall(b"POST http://A.TEST/x HTTP/1.1\r\nHost:   a.test\r\nTransfer-Encoding: CHUNKED\r\n\r\n")
@@ -144,15 +168,11 @@ def test_bodies_both_ways_on_one_connection(net: Net, router: Router, server: so
     with net.connect(80) as client:
         far = None
         for response in (*responses, *responses):
-            sender = threading.Thread(target=client.sendall, args=(request,))
-            sender.start()
-            far = far or accept(server)
-            assert receive_exactly(far, len(request)) == request
-            sender.join()
-            sender = threading.Thread(target=far.sendall, args=(response,))
-            sender.start()
-            assert receive_exactly(client, len(response)) == response
-            sender.join()
+            with sending(client, request, finishes=False):
+                far = far or accept(server)
+                assert receive_exactly(far, len(request)) == request
+            with sending(far, response, finishes=False):
+                assert receive_exactly(client, len(response)) == response
         client.sendall(GET_EVIL)
         assert receive_all(client).startswith(b"HTTP/1.1 403 ")
         assert far is not None
@@ -165,10 +185,9 @@ def test_a_response_until_the_end_ends_the_connection(net: Net, router: Router, 
         client.sendall(GET_A)
         far = accept(server)
         receive_exactly(far, len(GET_A))
-        sender = threading.Thread(target=lambda: (far.sendall(response), far.close()))
-        sender.start()
-        assert receive_all(client) == response
-        sender.join()
+        with sending(far, response):
+            assert receive_all(client) == response
+        far.close()
     assert router.wait_for(lambda: router.relay.flow_count("dbx_1") == 0)
 
 
@@ -219,6 +238,6 @@ def test_http_on_another_port_is_judged_all_the_same(net: Net, router: Router) -
             client.sendall(GET_EVIL)
             assert receive_all(client).startswith(b"HTTP/1.1 403 ")
             assert is_reset(far)
-        with net.connect(8080) as client, accept(listener) as far:
-            client.sendall(GET_A)
+        with net.connect(8080) as again, accept(listener) as far:
+            again.sendall(GET_A)
             assert receive_exactly(far, len(GET_A)) == GET_A

@@ -4,7 +4,19 @@ import socket
 from dataclasses import replace
 
 import pytest
-from kernel.relay.rig import CLOSED4, DEVBOX, OTHER4, Net, Router, accept, is_reset, is_silent, receive_all, receive_exactly
+
+from kernel.relay.rig import (
+    CLOSED4,
+    DEVBOX,
+    OTHER4,
+    Net,
+    Router,
+    accept,
+    is_reset,
+    is_silent,
+    receive_all,
+    receive_exactly,
+)
 from support.hellos import hello
 
 pytestmark = pytest.mark.kernel
@@ -64,14 +76,15 @@ def test_a_forged_name_is_reset_and_the_server_hears_nothing_of_it(net: Net, rou
 def test_another_allowed_name_is_connected_to_its_own_host(net: Net, router: Router) -> None:
     router.names.known["b.test"] = (OTHER4,)
     with net.listen(8443) as chosen, net.listen(8443, at=OTHER4) as own, net.connect(8443) as client:
-        with accept(chosen) as far:
-            client.sendall(hello("b.test"))
-            with accept(own) as named:
-                assert receive_exactly(named, len(hello("b.test"))) == hello("b.test")
-                named.sendall(b"hi")
-                assert receive_exactly(client, 2) == b"hi"
-            with pytest.raises(ConnectionResetError):
-                assert far.recv(100) == b"nothing"
+        far = accept(chosen)
+        client.sendall(hello("b.test"))
+        with accept(own) as named:
+            assert receive_exactly(named, len(hello("b.test"))) == hello("b.test")
+            named.sendall(b"hi")
+            assert receive_exactly(client, 2) == b"hi"
+        with pytest.raises(ConnectionResetError):
+            assert far.recv(100) == b"nothing"
+        far.close()
 
 
 def test_another_allowed_name_is_reset_once_the_server_was_heard(net: Net, router: Router) -> None:

@@ -1,10 +1,10 @@
 """TLS through the relay: what reached the far side, byte for byte."""
 
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
+
 from kernel.relay.rig import (
     CLOSED4,
     DEVBOX,
@@ -18,6 +18,7 @@ from kernel.relay.rig import (
     is_silent,
     receive_all,
     receive_exactly,
+    sending,
 )
 from support.hellos import hello
 
@@ -37,7 +38,9 @@ def assert_nobody_came(listener: socket.socket) -> None:
     listener.settimeout(10)
 
 
-def test_an_allowed_name_reaches_its_host_with_the_hello_as_sent(net: Net, router: Router, server: socket.socket) -> None:
+def test_an_allowed_name_reaches_its_host_with_the_hello_as_sent(
+    net: Net, router: Router, server: socket.socket
+) -> None:
     with net.connect(443) as client:
         client.sendall(hello("a.test"))
         with accept(server) as far:
@@ -155,13 +158,10 @@ def test_the_client_may_finish_first_and_still_read(net: Net, router: Router, se
     data = hello("a.test") + bytes(size)
     reply = b"r" * size
     with net.connect(443) as client:
-        sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)))
-        sender.start()
-        with accept(server) as far:
+        with sending(client, data), accept(server) as far:
             assert receive_all(far) == data
             far.sendall(reply)
         assert receive_all(client) == reply
-        sender.join()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -171,14 +171,10 @@ def test_the_server_may_finish_first_and_still_read(net: Net, router: Router, se
         client.sendall(first)
         with accept(server) as far:
             assert receive_exactly(far, len(first)) == first
-            sender = threading.Thread(target=lambda: (far.sendall(reply), far.shutdown(socket.SHUT_WR)))
-            sender.start()
-            assert receive_all(client) == reply
-            sender.join()
-            sender = threading.Thread(target=lambda: (client.sendall(rest), client.shutdown(socket.SHUT_WR)))
-            sender.start()
-            assert receive_all(far) == rest
-            sender.join()
+            with sending(far, reply):
+                assert receive_all(client) == reply
+            with sending(client, rest):
+                assert receive_all(far) == rest
 
 
 def test_a_slow_reader_gets_every_byte(net: Net, router: Router, server: socket.socket) -> None:
@@ -188,13 +184,10 @@ def test_a_slow_reader_gets_every_byte(net: Net, router: Router, server: socket.
         client.sendall(hello("a.test"))
         with accept(server) as far:
             receive_exactly(far, len(hello("a.test")))
-            block = bytes(range(256)) * 4096
-            sender = threading.Thread(target=lambda: (far.sendall(block * (size // len(block))), far.shutdown(socket.SHUT_WR)))
-            sender.start()
-            assert is_silent(far)
-            received = receive_all(client)
-            sender.join()
-            assert received == block * (size // len(block))
+            data = bytes(range(256)) * (size // 256)
+            with sending(far, data):
+                assert is_silent(far)
+                assert receive_all(client) == data
 
 
 def test_a_reset_of_one_side_resets_the_other(net: Net, router: Router, server: socket.socket) -> None:

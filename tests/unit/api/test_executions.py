@@ -1,0 +1,142 @@
+"""Executions over HTTP; commands really run, by /bin/sh on this machine."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from support.api_server import ApiServer
+
+
+@pytest.fixture
+def path(client: httpx.Client) -> Iterator[str]:
+    view = client.post("/v1/devboxes/create_and_await_running").json()
+    assert view["status"] == "running"
+    yield f"/v1/devboxes/{view['id']}"
+    client.post(f"/v1/devboxes/{view['id']}/shutdown")
+
+
+def start(client: httpx.Client, path: str, command: str, **headers: str) -> dict[str, Any]:
+    answer = client.post(f"{path}/execute_async", json={"command": command}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+def test_execute_async_then_wait(client: httpx.Client, path: str) -> None:
+    view = start(client, path, "echo out; echo err >&2; exit 3")
+    wait = f"{path}/executions/{view['execution_id']}/wait_for_status"
+    done = client.post(wait, json={"statuses": ["completed"]}).json()
+    assert (done["status"], done["exit_status"], done["stdout"], done["stderr"]) == ("completed", 3, "out\n", "err\n")
+    assert done["devbox_id"] == path.rsplit("/", 1)[1]
+    assert client.get(f"{path}/executions/{view['execution_id']}").json() == done
+
+
+def test_the_last_lines_are_kept_and_it_says_so(client: httpx.Client, path: str) -> None:
+    view = start(client, path, "seq 150")
+    wait = f"{path}/executions/{view['execution_id']}/wait_for_status"
+    done = client.post(wait, json={"statuses": ["completed"]}).json()
+    assert done["stdout"].splitlines() == [str(n) for n in range(51, 151)]
+    assert done["stdout_truncated"] is True
+    all_of_it = client.get(f"{path}/executions/{view['execution_id']}", params={"last_n": "1000"}).json()
+    assert (len(all_of_it["stdout"].splitlines()), all_of_it["stdout_truncated"]) == (150, False)
+
+
+def test_a_wait_that_is_not_met_holds_and_asks_to_be_repeated(client: httpx.Client, path: str) -> None:
+    view = start(client, path, "sleep 20")
+    wait = f"{path}/executions/{view['execution_id']}/wait_for_status"
+    started = time.monotonic()
+    answer = client.post(wait, json={"statuses": ["completed"], "timeout_seconds": 0.6})
+    assert time.monotonic() - started >= 0.6
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (408, "true")
+    assert client.post(wait, json={"statuses": ["running"]}).json()["status"] == "running"
+    killed = client.post(f"{path}/executions/{view['execution_id']}/kill", json={"kill_process_group": True}).json()
+    assert killed["status"] == "completed"
+    # Nothing comes after completion: a wait for something else is held all the same.
+    started = time.monotonic()
+    late = client.post(wait, json={"statuses": ["queued"], "timeout_seconds": 0.4})
+    assert late.status_code == 408
+    assert time.monotonic() - started >= 0.4
+
+
+def test_execute_runs_once_for_each_command_id(client: httpx.Client, path: str, server: ApiServer) -> None:
+    body = {"command": "echo $$", "command_id": "0192f0c1-0000-7000-8000-000000000000"}
+    first, second = [client.post(f"{path}/execute", json=body).json() for _ in range(2)]
+    assert first["status"] == "completed"
+    assert second == first
+    other = client.post(f"{path}/execute", json=body | {"command_id": "another"}).json()
+    assert other["execution_id"] != first["execution_id"]
+
+
+def test_execute_answers_running_when_its_hold_is_over(client: httpx.Client, path: str) -> None:
+    started = time.monotonic()
+    body = {"command": "sleep 20", "command_id": "x", "optimistic_timeout": 0.4}
+    view = client.post(f"{path}/execute", json=body).json()
+    assert 0.4 <= time.monotonic() - started < 5
+    assert (view["status"], view["exit_status"]) == ("running", None)
+    client.post(f"{path}/executions/{view['execution_id']}/kill")
+
+
+def test_execute_sync_runs_to_the_end(client: httpx.Client, path: str) -> None:
+    done = client.post(f"{path}/execute_sync", json={"command": "sleep 0.3; seq 200; exit 7"}).json()
+    assert (done["exit_status"], len(done["stdout"].splitlines()), done["stderr"]) == (7, 200, "")
+
+
+def test_a_call_that_is_sent_twice_starts_one_command(client: httpx.Client, path: str) -> None:
+    first, second = [start(client, path, "true", **{"x-request-id": "k1"})["execution_id"] for _ in range(2)]
+    assert first == second
+    assert start(client, path, "true", **{"x-request-id": "k2"})["execution_id"] != first
+    assert start(client, path, "false", **{"x-request-id": "k1"})["execution_id"] != first
+    assert start(client, path, "true")["execution_id"] != start(client, path, "true")["execution_id"]
+
+
+@pytest.mark.parametrize("execution_id", ["x", "exec_" + "a" * 21, "exec_" + "a" * 20 + "%2F"])
+def test_unknown_executions(client: httpx.Client, path: str, execution_id: str) -> None:
+    for answer in (
+        client.get(f"{path}/executions/{execution_id}"),
+        client.post(f"{path}/executions/{execution_id}/kill", headers={"content-type": "application/json"}),
+        client.post(f"{path}/executions/{execution_id}/wait_for_status", json={"statuses": ["completed"]}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) in ((404, "execution_not_found"), (404, "no_such_route"))
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("execute", {"command": "true"}),
+        ("execute", {"command": "true", "command_id": ""}),
+        ("execute", {"command": "true", "command_id": "x", "optimistic_timeout": "1"}),
+        ("execute_async", {}),
+        ("execute_async", {"command": None}),
+        ("execute_async", {"command": "a\u0000b"}),
+        ("execute_async", {"command": "x" * 131_073}),
+        ("execute_sync", {"command": ["true"]}),
+    ],
+)
+def test_commands_that_make_no_sense(client: httpx.Client, path: str, route: str, body: dict[str, Any]) -> None:
+    assert client.post(f"{path}/{route}", json=body).status_code == 400
+
+
+def test_commands_need_a_running_devbox(client: httpx.Client) -> None:
+    view = client.post("/v1/devboxes/create_and_await_running").json()
+    client.post(f"/v1/devboxes/{view['id']}/shutdown")
+    answer = client.post(f"/v1/devboxes/{view['id']}/execute_async", json={"command": "true"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "devbox_not_running")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_host_that_does_not_answer_is_a_503_to_try_again(client: httpx.Client, path: str, server: ApiServer) -> None:
+    view = start(client, path, "true")
+    server.gateway.fail = True
+    try:
+        for answer in (
+            client.post(f"{path}/execute_async", json={"command": "true"}),
+            client.get(f"{path}/executions/{view['execution_id']}"),
+            client.post(f"{path}/executions/{view['execution_id']}/kill"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "host_unavailable")
+            assert answer.headers["x-should-retry"] == "true"
+    finally:
+        server.gateway.fail = False

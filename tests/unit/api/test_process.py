@@ -1,0 +1,244 @@
+"""The api as a process: what survives kill -9, what is left of root, how it stops."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from outgate.api import privileges
+from outgate.api.privileges import Identity, drop_privileges
+from outgate.errors import HostNotCapableError
+
+PROGRAM = Path(__file__).parents[2] / "support" / "api_process.py"
+NOBODY = 65534
+KEY = "key-of-the-test"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give it up")
+
+
+class Running:
+    """A started api; its sockets belong to the test, as they belong to the supervisor in real life."""
+
+    def __init__(self, directory: Path, public: socket.socket, **environment: str) -> None:
+        self._internal = socket.socket(socket.AF_UNIX)
+        path = directory / f"api-{time.monotonic_ns()}.sock"
+        self._internal.bind(str(path))
+        self._internal.listen()
+        user = environment.pop("user", "")
+        url = f"sqlite:///{directory / 'outgate.db'}"
+        fds = (public.fileno(), self._internal.fileno())
+        arguments = [sys.executable, str(PROGRAM), url, str(fds[0]), str(fds[1]), environment.pop("key", KEY), user]
+        # A file and not a pipe, which would fill and stop the process while nobody reads.
+        self._log_path = directory / f"api-{time.monotonic_ns()}.log"
+        self._log = self._log_path.open("w")
+        paths = os.pathsep.join([str(PROGRAM.parents[1]), *sys.path])
+        self.process = subprocess.Popen(
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            pass_fds=fds,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.stderr()
+        self.said: dict[str, Any] = json.loads(line)
+        self.url = f"http://127.0.0.1:{public.getsockname()[1]}"
+
+    def client(self, key: str = KEY) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {key}"}, timeout=20)
+
+    def stderr(self) -> str:
+        return self._log_path.read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.end(signal.SIGKILL)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
+        self._internal.close()
+
+
+@pytest.fixture
+def public() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
+        yield bound
+
+
+@contextlib.contextmanager
+def run(directory: Path, public: socket.socket, **options: str) -> Iterator[Running]:
+    running = Running(directory, public, **options)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: socket.socket) -> None:
+    confirmed: dict[str, int] = {}
+
+    with run(tmp_path, public) as running:
+        policies: list[str] = []
+        with running.client() as client:
+            bodies = [{"name": f"p{n}"} for n in range(4)]
+            policies += [client.post("/v1/network-policies", json=body).json()["id"] for body in bodies]
+
+        def write(policy_id: str) -> None:
+            with running.client() as client, contextlib.suppress(httpx.HTTPError):
+                for n in range(1, 100_000):
+                    body = {"allowed_hostnames": [f"n{n}.example"]}
+                    if client.post(f"/v1/network-policies/{policy_id}", json=body).status_code == 200:
+                        confirmed[policy_id] = n
+
+        writers = [threading.Thread(target=write, args=(policy_id,)) for policy_id in policies]
+        for writer in writers:
+            writer.start()
+        time.sleep(0.7)
+        running.end(signal.SIGKILL)
+        # Requests under way are cut; the socket stays open, so that later ones wait for the next api.
+        public_again = public
+        for writer in writers:
+            writer.join(0.2)
+        with run(tmp_path, public_again, key="") as restarted, restarted.client() as client:
+            for policy_id in policies:
+                found = client.get(f"/v1/network-policies/{policy_id}").json()["egress"]["allowed_hostnames"]
+                written = int(found[0][1:].removesuffix(".example"))
+                # What was not confirmed may have been stored all the same; what was confirmed must have been.
+                assert written >= confirmed[policy_id] > 0
+                revisions = client.get(f"/v1/network-policies/{policy_id}/revisions?limit=5000").json()["revisions"]
+                assert [r["revision"] for r in revisions] == list(range(len(revisions), 0, -1))
+            restarted.end(signal.SIGTERM)
+            for writer in writers:
+                writer.join(30)
+
+
+def test_the_first_start_makes_a_key_and_later_ones_do_not(tmp_path: Path, public: socket.socket) -> None:
+    with run(tmp_path, public, key="") as running:
+        key = running.said["api_key"]
+        with running.client(key) as client:
+            account = client.get("/v1/accounts/me").json()
+            assert account["name"] == "default"
+        assert running.end(signal.SIGTERM) == 0
+    with run(tmp_path, public, key="") as running:
+        assert running.said["api_key"] is None
+        with running.client(key) as client:
+            assert client.get("/v1/accounts/me").json() == account
+
+
+def test_a_stop_answers_waiters_at_once(tmp_path: Path, public: socket.socket) -> None:
+    with run(tmp_path, public) as running, running.client() as client:
+        box = client.post("/v1/devboxes").json()
+        answers: list[httpx.Response] = []
+
+        def wait() -> None:
+            body = {"statuses": ["running"], "timeout_seconds": 30}
+            with running.client() as waiting:
+                answers.append(waiting.post(f"/v1/devboxes/{box['id']}/wait_for_status", json=body))
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert running.end(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 3
+        waiter.join(10)
+        assert (answers[0].status_code, answers[0].json()["code"]) == (503, "stopping")
+        assert answers[0].headers["x-should-retry"] == "true"
+
+
+@needs_root
+def test_it_serves_without_any_privilege_and_without_reading_its_own_files(public: socket.socket) -> None:
+    # Not pytest's directory: nobody may enter that.
+    directory = Path(f"/tmp/outgate-test-{os.getpid()}-{time.monotonic_ns()}")
+    directory.mkdir(mode=0o755)
+    os.chown(directory, NOBODY, NOBODY)
+    try:
+        with run(directory, public, user=str(NOBODY), OUTGATE_TEST_WATCH_FILES="1") as running:
+            status = dict(line.split(":\t", 1) for line in running.said["status"].splitlines() if ":\t" in line)
+            assert status["Uid"].split() == [str(NOBODY)] * 4
+            assert status["Gid"].split() == [str(NOBODY)] * 4
+            assert status["Groups"].strip() == ""
+            assert status["NoNewPrivs"].strip() == "1"
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(status[name], 16) == 0
+            with running.client() as client:
+                exercise(client)
+            with httpx.Client(base_url=running.url, http1=False, http2=True, timeout=20) as client:
+                assert client.get("/healthz").status_code == 200
+            assert running.end(signal.SIGTERM) == 0
+            opened = [line for line in running.stderr().splitlines() if line.startswith("opened ")]
+            # FastAPI looks for the source text of each route, for its messages, and does without if it may not.
+            assert [line for line in opened if not ("/outgate/api/" in line and line.endswith(".py"))] == []
+        assert {path.owner() for path in directory.glob("outgate.db*")} == {"nobody"}
+    finally:
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+
+
+def exercise(client: httpx.Client) -> None:
+    """One of each kind of request, the refused ones too."""
+    body = {"name": "p", "allowed_hostnames": ["a.example"], "allowed_cidrs": [{"cidr": "192.0.2.0/24"}]}
+    policy = client.post("/v1/network-policies", json=body).json()
+    path = f"/v1/network-policies/{policy['id']}"
+    assert client.post(path, json={"allow_all": True}).status_code == 200
+    assert client.post(path, json={"allowed_hostnames": ["bücher.example"]}).status_code == 400
+    assert client.post(path, content=b"{").status_code == 400
+    assert client.post("/v1/network-policies", json=body).status_code == 409
+    assert client.post(f"{path}/explain", json={"hostname": "a.example", "address": "8.8.8.8"}).status_code == 200
+    assert client.get("/v1/network-policies", params={"search": "p"}).status_code == 200
+    assert client.get(f"{path}/revisions").status_code == 200
+    box = client.post("/v1/devboxes", json={"launch_parameters": {"network_policy_id": policy["id"]}}).json()
+    waited = {"statuses": ["running"], "timeout_seconds": 0.1}
+    assert client.post(f"/v1/devboxes/{box['id']}/wait_for_status", json=waited).status_code == 408
+    assert client.post(f"/v1/devboxes/{box['id']}/execute_async", json={"command": "x"}).status_code in (400, 503)
+    assert client.post(f"/v1/devboxes/{box['id']}/shutdown").status_code == 200
+    for route in ("/v1/accounts/me", "/healthz", "/readyz", "/openapi.json", "/nothing"):
+        assert client.get(route).status_code in (200, 404, 503)
+    assert httpx.get(str(client.base_url).rstrip("/") + "/v1/accounts/me").status_code == 401
+
+
+@needs_root
+def test_privileges_are_kept_by_nobody_who_has_threads() -> None:
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    thread.start()
+    try:
+        with pytest.raises(HostNotCapableError, match="before threads start"):
+            drop_privileges(Identity(NOBODY, NOBODY))
+    finally:
+        release.set()
+        thread.join()
+    assert os.geteuid() == 0
+
+
+@needs_root
+def test_a_drop_that_does_not_take_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = os.fork()
+    if pid == 0:
+        # A child of one thread. The drop is made to do nothing; the check must see that it did not take.
+        monkeypatch.setattr(privileges, "_become", lambda _identity: None)
+        monkeypatch.setattr(privileges, "_check_single_threaded", lambda: None)
+        try:
+            drop_privileges(Identity(NOBODY, NOBODY))
+        except HostNotCapableError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

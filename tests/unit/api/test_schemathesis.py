@@ -1,0 +1,66 @@
+"""schemathesis against the document at /openapi.json: generated requests, right and wrong ones, for a minute."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.api_server import ApiServer
+
+from outgate.api import devbox_bodies, execution_bodies
+from outgate.control.configuration import ApiSettings
+
+RUN_S = 40
+HOOKS = '''
+import schemathesis
+
+# What a schema cannot say: the rest of a range, a policy that is not there, a question without a target.
+UNSAYABLE = {"end_port_before_port", "invalid_value", "unknown_network_policy", "missing", "policy_too_complex"}
+
+@schemathesis.check
+def refusals_of_valid_requests_are_explained(ctx, response, case):
+    """A request that fits the schema is refused only for what no schema can say."""
+    if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
+        return
+    body = response.json()
+    fields = ("end_port", "devbox_id", "address", "launch_parameters.network_policy_id")
+    assert body["code"] in UNSAYABLE and body.get("field", "").endswith(fields), body
+'''
+CONFIG = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "401", "404", "408", "409", "429"]
+"""
+
+
+@pytest.mark.timeout(180)
+def test_nothing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Generated requests wait for things that never happen; let them not wait long.
+    monkeypatch.setattr(devbox_bodies, "WAIT_S_DEFAULT", 0.05)
+    monkeypatch.setattr(devbox_bodies, "WAIT_S_MAX", 0.1)
+    monkeypatch.setattr(execution_bodies, "HOLD_S", 0.1)
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    settings = ApiSettings(policies_max=1_000_000, enforce_wait_s_max=0.5)
+    with ApiServer(tmp_path, settings, runs_commands=False) as server:
+        key = server.new_account("schemathesis").api_key
+        command = [
+            str(Path(sys.executable).with_name("st")),
+            "run",
+            f"{server.base_url}/openapi.json",
+            f"--header=Authorization: Bearer {key}",
+            f"--max-time={RUN_S}",
+            "--max-examples=20",
+            "--generation-deterministic",
+            "--request-timeout=10",
+            "--no-color",
+        ]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

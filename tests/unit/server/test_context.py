@@ -1,0 +1,82 @@
+"""Settings that are names."""
+
+from pathlib import Path
+
+import pytest
+
+from outgate.errors import SettingError
+from outgate.server.agent_process import gate_config
+from outgate.server.context import api_settings, check_names, find_resolvers, host_context
+from outgate.server.identity import find_api_identity
+from outgate.settings import load_settings
+from support.agent_world import LAYOUT
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("OUTGATE_INTERNAL_ZONES", "corp.example,*.lan.example"),
+        ("OUTGATE_AGENT_GATEWAY_HOSTS", "http://gateway.example"),
+        ("OUTGATE_MCP_GATEWAY_HOSTS", "*"),
+        ("OUTGATE_MIRROR_HOSTS", "10.0.0.1"),
+        ("OUTGATE_TUNNEL_DOMAIN", "tunnel example"),
+    ],
+)
+def test_a_name_that_is_none_is_blamed_on_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingError, match=f"^{variable}: "):
+        check_names(load_settings())
+
+
+def test_names_reach_api_and_gate_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTGATE_INTERNAL_ZONES", "Corp.Example.")
+    monkeypatch.setenv("OUTGATE_MIRROR_HOSTS", "*.mirror.example")
+    monkeypatch.setenv("OUTGATE_ADDRESS_BOUND", "false")
+    monkeypatch.setenv("OUTGATE_DEFAULT_POLICY", "deny_all")
+    monkeypatch.setenv("OUTGATE_UPSTREAM_DNS", "192.0.2.53,[2001:db8::53]:54")
+    monkeypatch.setenv("OUTGATE_DENIED_ANSWER", "refused")
+    settings = load_settings()
+    context = host_context(settings)
+    assert context.internal_zones == ("corp.example",)
+    assert api_settings(settings).context == context
+    assert api_settings(settings).default_policy.value == "deny_all"
+    config = gate_config(settings, LAYOUT)
+    assert config.internal_zones == ("Corp.Example.",)
+    assert config.mirror_hosts == ("*.mirror.example",)
+    assert config.address_bound is False
+    assert config.resolvers == ("192.0.2.53:53", "[2001:db8::53]:54")
+    assert config.denied_answer.value == "refused"
+    assert config.dns_addresses == (str(LAYOUT.gateway4), str(LAYOUT.gateway6))
+    assert config.devbox_networks == (str(LAYOUT.pool4), str(LAYOUT.pool6))
+
+
+def test_the_hosts_resolvers_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text(
+        "# written by hand\nsearch example\nnameserver 127.0.0.53\nnameserver\tfe80::1%eth0\n"
+        "nameserver nonsense\nnameserver 2001:db8::53 # why\noptions edns0\nnameserver\n"
+    )
+    assert find_resolvers(load_settings(), file) == ("127.0.0.53:53", "[2001:db8::53]:53")
+
+
+@pytest.mark.parametrize("text", ["", "search example\n", "nameserver fe80::1%eth0\n"])
+def test_no_resolver_is_a_reason_not_to_start(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text(text)
+    with pytest.raises(SettingError, match="set OUTGATE_UPSTREAM_DNS"):
+        find_resolvers(load_settings(), file)
+    with pytest.raises(SettingError, match="set OUTGATE_UPSTREAM_DNS"):
+        find_resolvers(load_settings(), tmp_path / "missing")
+
+
+def test_the_api_never_becomes_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTGATE_API_USER", "root")
+    with pytest.raises(SettingError, match="which is root"):
+        find_api_identity(load_settings())
+    monkeypatch.setenv("OUTGATE_API_USER", "nobody-of-that-name")
+    with pytest.raises(SettingError, match="There is no user nobody-of-that-name"):
+        find_api_identity(load_settings())
+    monkeypatch.delenv("OUTGATE_API_USER")
+    assert find_api_identity(load_settings()).uid != 0
