@@ -30,5 +30,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     stage = getattr(item, "funcargs", {}).get("shared_stage")
     if report.failed and isinstance(stage, Stage):
-        report.sections.append(("outgate serve", stage.daemon.log_tail(60)))
+        report.sections.append(("outgate serve", stage.daemon.log_tail(25)))
     return report

@@ -1,11 +1,18 @@
 """SIGKILL of each process, at any moment: nothing opens, kernel flows go on, everything converges by itself."""
 
+import contextlib
+import itertools
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
+from runloop_api_client import APIError
+from runloop_api_client.sdk.devbox import Devbox
+from runloop_api_client.sdk.network_policy import NetworkPolicy
 
 from support.stage import Stage, attempt, finish, run, start
 from support.world import ALLOWED, ALSO, DENIED, IN_NETWORK_A, IN_NO_NETWORK, NETWORK_A
@@ -15,42 +22,52 @@ CONVERGED_S_MAX = 30.0
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
 
+MODULES = {
+    "gate": "outgate.dataplane.gate",
+    "agent": "outgate.server.agent_process",
+    "api": "outgate.server.api_process",
+}
+
+
 def _descendants(pid: int) -> dict[int, str]:
     """Process ids below ``pid``, with their command lines."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text("ascii", "replace")
-        except OSError:
-            continue
-        parents[int(path.parent.name)] = int(text.rpartition(")")[2].split()[1])
+        with contextlib.suppress(OSError):  # it ended while we looked
+            parents[int(path.parent.name)] = int(path.read_text("ascii", "replace").rpartition(")")[2].split()[1])
     below = {pid}
     while more := {child for child, parent in parents.items() if parent in below} - below:
         below |= more
-    return {child: Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode() for child in below - {pid}}
+    commands = {}
+    for child in below - {pid}:
+        with contextlib.suppress(OSError):
+            commands[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return commands
 
 
 def _find(stage: Stage, part: str) -> int:
-    """The process of ``outgate serve`` whose command line names ``part``."""
+    """The process of ``outgate serve`` that runs ``part``."""
     deadline_s = time.monotonic() + CONVERGED_S_MAX
     while time.monotonic() < deadline_s:
-        found = [pid for pid, command in _descendants(stage.daemon.pid).items() if part in command]
+        found = [pid for pid, command in _descendants(stage.daemon.pid).items() if f"-m {MODULES[part]} " in command]
         if found:
             return min(found)
         time.sleep(0.05)
     raise AssertionError(f"no {part} among {_descendants(stage.daemon.pid)}")
 
 
-def _await_enforcing(stage: Stage, devbox_id: str) -> None:
-    """Wait until updates are enforced again: a policy change is in force when answered."""
+def _await_enforcing(stage: Stage, devbox: Devbox) -> None:
+    """Wait until the API answers, commands run in the devbox, and new name-bound flows pass again."""
     deadline_s = time.monotonic() + CONVERGED_S_MAX
-    devbox = stage.client.devbox.from_id(devbox_id)
     while time.monotonic() < deadline_s:
-        lookup, tls = attempt(
-            devbox,
-            {"kind": "lookup", "name": ALLOWED.name},
-            {"kind": "tls", "address": ALLOWED.address4, "port": 443, "name": ALLOWED.name},
-        )
+        try:
+            lookup, tls = attempt(
+                devbox,
+                {"kind": "lookup", "name": ALLOWED.name},
+                {"kind": "tls", "address": ALLOWED.address4, "port": 443, "name": ALLOWED.name},
+            )
+        except APIError:
+            continue  # the client has retried by itself for some seconds
         if lookup.is_answered and tls.is_answered:
             return
         time.sleep(0.1)
@@ -80,8 +97,7 @@ def test_killing_a_process_opens_nothing_and_heals(stage: Stage, part: str) -> N
     for pause_s in (0.0, 0.3, 1.0):
         os.kill(_find(stage, part), signal.SIGKILL)
         time.sleep(pause_s)
-    _await_answer(stage)
-    _await_enforcing(stage, devbox.id)
+    _await_enforcing(stage, devbox)
     run(devbox, "touch /tmp/stop-traffic /tmp/flows-check")
     assert finish(kernel_flows)[0]["alive"] == 20, "flows that the kernel granted go on"
     result = finish(traffic)
@@ -98,19 +114,6 @@ def test_killing_a_process_opens_nothing_and_heals(stage: Stage, part: str) -> N
     )
     assert not gone.is_answered
     assert found.is_answered
-
-
-def _await_answer(stage: Stage) -> None:
-    """Wait until the API answers; the client itself retries a refused connection for some seconds."""
-    deadline_s = time.monotonic() + CONVERGED_S_MAX
-    while True:
-        try:
-            stage.client.network_policy.list(limit=1)
-        except Exception:
-            if time.monotonic() > deadline_s:
-                raise
-        else:
-            return
 
 
 def test_a_dead_server_leaves_devboxes_filtered_and_the_next_one_adopts_them(stage: Stage) -> None:
@@ -138,10 +141,70 @@ def test_a_dead_server_leaves_devboxes_filtered_and_the_next_one_adopts_them(sta
     assert [c for c in journal.connections if c.address == IN_NETWORK_A], "new kernel flows go on without any process"
     assert not [c for c in journal.connections if c.address == ALLOWED.address4], "name-bound flows fail closed"
     stage.daemon.start()
-    _await_enforcing(stage, devbox.id)
+    _await_enforcing(stage, devbox)
     run(devbox, "touch /tmp/stop-traffic /tmp/flows-check")
     assert finish(flows)[0]["alive"] == 10
     assert finish(traffic)["answers"][2:] == [0, 0]
     journal = stage.internet.journal(since_s=since_s)
     assert not journal.reached(DENIED.address4)
     assert not journal.reached(IN_NO_NETWORK)
+
+
+def test_killing_processes_while_updates_run_opens_nothing(stage: Stage) -> None:
+    random = Random(4711)
+    policy = stage.policy(allowed_hostnames=[ALLOWED.name])
+    devbox = stage.devbox(policy)
+    since_s = stage.internet.now_s()
+    traffic = start(
+        devbox,
+        "traffic",
+        [
+            {"kind": "tls", "name": ALLOWED.name},
+            {"kind": "raw", "address": IN_NETWORK_A, "port": 7},
+            {"kind": "tls", "name": DENIED.name},
+            {"kind": "tls", "name": DENIED.name, "address": ALLOWED.address4},
+            {"kind": "raw", "address": DENIED.address6, "port": 7},
+            {"kind": "udp", "address": IN_NO_NETWORK, "port": 7},
+        ],
+    )
+    stop = threading.Event()
+
+    def update() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            hosts, networks = ([ALLOWED.name], []) if number % 2 else ([ALSO.name], [NETWORK_A])
+            with contextlib.suppress(APIError):
+                policy.update(allowed_hostnames=hosts, allowed_cidrs=[{"cidr": cidr} for cidr in networks])
+
+    updating = threading.Thread(target=update)
+    updating.start()
+    try:
+        for part in random.choices(sorted(MODULES), k=6):
+            time.sleep(random.random())
+            os.kill(_find(stage, part), signal.SIGKILL)
+    finally:
+        stop.set()
+        updating.join()
+    _set_policy(policy, [ALLOWED.name])
+    _await_enforcing(stage, devbox)
+    run(devbox, "touch /tmp/stop-traffic")
+    assert finish(traffic)["answers"][2:] == [0, 0, 0, 0]
+    journal = stage.internet.journal(since_s=since_s)
+    assert not journal.reached(DENIED.address4)
+    assert not journal.reached(DENIED.address6)
+    assert not journal.reached(IN_NO_NETWORK)
+    assert DENIED.name not in {query.name for query in journal.queries}
+
+
+def _set_policy(policy: NetworkPolicy, hosts: list[str]) -> None:
+    """Update the policy, however long the server takes to come back."""
+    deadline_s = time.monotonic() + CONVERGED_S_MAX
+    while True:
+        try:
+            policy.update(allowed_hostnames=hosts, allowed_cidrs=[])
+        except APIError:
+            if time.monotonic() > deadline_s:
+                raise
+        else:
+            return

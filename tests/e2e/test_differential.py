@@ -25,9 +25,13 @@ from support.policies import make_policy, prepare
 from support.stage import Stage, Tried, attempt
 from support.world import HOSTS, IN_NETWORK_A, IN_NETWORK_B, IN_NO_NETWORK, METADATA, NETWORK_A, NETWORK_B, PRIVATE
 
-SEEDS = range(12)
-FLOWS_EACH = 40
-UDP_WAIT_S = 0.4
+SEEDS = range(20)
+FLOWS_EACH = 50
+WAIT_S = 2.0
+UDP_WAIT_S = 0.3
+ALLOW_ALL_SEED = 0
+TAUGHT_SHARE = 0.6
+"""Of the flows: to an address that DNS taught, where host name rules have a say."""
 LATE_S = 0.2
 
 NAMES = {host.name: (host.address4, host.address6) for host in HOSTS}
@@ -73,10 +77,11 @@ class Case:
         return frozenset({str(self.flow.address)})
 
 
-def _draw_policy(random: Random) -> NetworkPolicy:
-    if random.random() < 0.08:
+def _draw_policy(random: Random, seed: int) -> NetworkPolicy:
+    if seed == ALLOW_ALL_SEED:
         return make_policy(allow_all=True)
-    hosts = random.sample(PATTERNS, random.randint(0, 3))
+    hosts = random.sample(PATTERNS, random.randint(0, 5))
+    # The last network is everything, which leaves little to find out: not every time.
     networks = random.sample(NETWORKS[: random.choice((7, 7, 7, 8))], random.randint(0, 3))
     return make_policy(*hosts, cidrs=[network + random.choice(PORTS) for network in networks])
 
@@ -101,15 +106,16 @@ def _ports_of(ports: PortRange) -> dict[str, Any]:
 def _draw_case(random: Random, taught: dict[str, frozenset[DomainName]], once: set[tuple[str, str]]) -> Case:
     """A flow. Those that only the packet tap sees (ICMP, port 853) are drawn at most once for each address."""
     while True:
-        address = random.choice(ADDRESSES)
+        is_taught = bool(taught) and random.random() < TAUGHT_SHARE
+        address = random.choice(sorted(taught) if is_taught else ADDRESSES)
         kind = random.choice(("tls", "tls", "tls", "http", "http", "raw", "raw", "udp", "icmp", "dot"))
         if kind in ("icmp", "dot"):
             if (kind, address) in once:
                 continue
             once.add((kind, address))
-        name = random.choice((*NAMES, None))
+        name = random.choice((*NAMES, *NAMES, None))
         parsed = None if name is None else parse_domain_name(name)
-        spec: dict[str, object] = {"kind": kind, "address": address, "name": name}
+        spec: dict[str, object] = {"kind": kind, "address": address, "name": name, "wait_s": WAIT_S}
         protocol = Protocol.TCP
         handshake: Handshake
         port: int | None
@@ -117,7 +123,7 @@ def _draw_case(random: Random, taught: dict[str, frozenset[DomainName]], once: s
             case "tls":
                 port, handshake = random.choice((443, 443, 8443, 80, 7)), TlsHello(parsed)
             case "http":
-                port, handshake = random.choice((80, 80, 8080, 443, 7)), HttpRequest(parsed)
+                port, handshake = random.choice((80, 80, 8080, 443)), HttpRequest(parsed)
             case "raw":
                 port, handshake = random.choice((7, 22, 80, 443)), Opaque()
             case "dot":
@@ -159,7 +165,7 @@ def _disagreements(
         if isinstance(verdict, Allow):
             agrees = bool(arrived) and arrived <= case.targets(verdict)
         else:
-            agrees = not arrived and (one.outcome != "timeout" or one.took_s < 2.5)
+            agrees = not arrived and one.outcome != "timeout"
         if not agrees:
             found.append(f"{case.spec} → {verdict}\n   but {one} and arrived at {sorted(arrived)}")
     return found
@@ -168,11 +174,11 @@ def _disagreements(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_stack_does_what_the_decision_says(stage: Stage, seed: int) -> None:
     random = Random(seed)
-    drawn = _draw_policy(random)
+    drawn = _draw_policy(random, seed)
     egress, policy = _egress_of(drawn), prepare(drawn, CONTEXT)
     devbox = stage.devbox(stage.policy(**egress))
     taught: dict[str, frozenset[DomainName]] = {}
-    names = random.sample(sorted(NAMES), random.randint(2, len(NAMES)))
+    names = random.sample(sorted(NAMES), random.randint(3, len(NAMES)))
     for name, looked_up in zip(
         names, attempt(devbox, *({"kind": "lookup", "name": name} for name in names)), strict=True
     ):

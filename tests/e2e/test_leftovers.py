@@ -5,13 +5,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 from runloop_api_client.sdk.devbox import Devbox
 
 from outgate.dataplane.netns import entered, list_namespaces
+from outgate.settings import Settings
 from support.stage import Stage, run
 from support.world import ALLOWED, IN_NETWORK_A, NETWORK_A
 
@@ -52,13 +53,20 @@ def _observe(stage: Stage) -> Traces:
     }
     return Traces(
         namespaces=list_namespaces(router),
-        mounts=len(Path("/proc/self/mountinfo").read_text("utf-8").splitlines()),
+        mounts=sum(
+            1 for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines() if _is_ours(line, settings)
+        ),
         cgroups=sum(1 for path in Path("/sys/fs/cgroup").rglob(f"*{settings.instance_id}*/*") if path.is_dir()),
         processes=_count_processes(settings.instance_id),
         elements=elements,
         links=links,
         tracked_flows=sum(1 for line in tracked.splitlines() if "src=10.213." in line),
     )
+
+
+def _is_ours(mount: str, settings: Settings) -> bool:
+    """Other tests may mount and unmount on this machine meanwhile."""
+    return settings.instance_id in mount or str(settings.state_dir) in mount
 
 
 def _count_processes(instance_id: str) -> int:
@@ -75,8 +83,14 @@ def _count_processes(instance_id: str) -> int:
 def test_a_hundred_devboxes_leave_nothing(stage: Stage) -> None:
     policy = stage.policy(allowed_hostnames=[ALLOWED.name], allowed_cidrs=[{"cidr": NETWORK_A}])
     # What only the first devbox makes stays: the chains of the policy, say.
-    stage.devbox(policy).shutdown()
-    before = _settle(stage, lambda traces: len(traces.namespaces) == 1)
+    first = stage.devbox(policy)
+    assert run(first, f"curl -s --max-time 20 http://{IN_NETWORK_A}/").exit_code == 0
+    busy = _observe(stage)
+    first.shutdown()
+    before = _settle(stage, lambda traces: len(traces.namespaces) == 1 and not traces.processes)
+    for trace in fields(Traces):
+        # A count that does not notice a devbox would notice no leftover either.
+        assert getattr(busy, trace.name) != getattr(before, trace.name), trace.name
 
     def live(_: int) -> Devbox:
         with entered(stage.internet.namespaces.host):

@@ -117,6 +117,8 @@ class Agent(GateEvents):
         self._router: object = None
         self._clean_observations = _DRIFT_SHOWN_ROUNDS
         self._was_ready = False
+        self._gate_warnings: set[str] = set()
+        """Raised by the gate that runs; they end with it. Bounded as warnings are."""
 
     async def run(self) -> None:
         """Work until cancelled, or until a part fails in a way that only a new start cures."""
@@ -173,7 +175,7 @@ class Agent(GateEvents):
         self._enforcer.want(news.revision, self._desired.policies)
         if is_first:
             self._devboxes.kick_all()
-        for devbox_id in changed:
+        for devbox_id in sorted(changed):  # ids sort by age: first come, first started
             self._devboxes.kick(devbox_id)
 
     # The gate's side
@@ -185,6 +187,9 @@ class Agent(GateEvents):
 
     def on_closed(self, why: str) -> None:
         """New names and name-bound flows are closed until the next gate stands."""
+        for code in self._gate_warnings:
+            self._health.clear(code)
+        self._gate_warnings.clear()
         self._health.raise_warning(WarningCode.GATE_DOWN, f"The gate is down ({why}); it is being started again.")
         self._note_readiness()
         # Those who wait for it keep waiting; what was enforced is enforced (see the enforcer's text).
@@ -197,8 +202,10 @@ class Agent(GateEvents):
     def on_warning(self, warning: GateWarning) -> None:
         """The gate is degraded, or well again."""
         if warning.text:
+            self._gate_warnings.add(warning.code)
             self._health.raise_warning(warning.code, warning.text)
         else:
+            self._gate_warnings.discard(warning.code)
             self._health.clear(warning.code)
 
     # The enforcer's side

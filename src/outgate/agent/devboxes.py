@@ -56,9 +56,9 @@ class Devboxes:
             if devbox_id not in self._tasks and not self._is_next(devbox_id, Step.NOTHING):
                 self.kick(devbox_id)
 
-    def _all_ids(self) -> set[str]:
+    def _all_ids(self) -> list[str]:
         remembered = (record.devbox_id for record in self._host.records.all())
-        return {*self._host.desired.devboxes, *remembered, *self._host.sandboxes}
+        return sorted({*self._host.desired.devboxes, *remembered, *self._host.sandboxes})
 
     def on_round(self) -> None:
         """The enforcer finished a round: those who wait for one look again."""

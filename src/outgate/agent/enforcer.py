@@ -18,10 +18,11 @@ A devbox is *filtered* only when both halves have confirmed it, the gate in its 
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 
+from outgate.agent.aborts import Aborts
 from outgate.agent.gate_process import GateClosedError, GateState
 from outgate.agent.health import Health, WarningCode
 from outgate.agent.kernel_thread import KernelThread
@@ -43,9 +44,6 @@ from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import IPAddress
 from outgate.model.desired import GateApplied, GateApply, PolicyDocument
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 _RETRY_DELAYS_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
 _CUT_OFF_AFTER: Final = 3
@@ -87,6 +85,7 @@ class Enforcer:
     ) -> None:
         self._driver, self._thread, self._gate, self._layout = driver, kernel, gate, layout
         self._health, self._events = health, events
+        self._aborts = Aborts(driver, kernel, self._live_grants)
         self._log = structlog.get_logger("enforcer")
         self._work = asyncio.Event()
         self._wanted_policies: Mapping[str, PolicyDocument] = {}
@@ -309,23 +308,15 @@ class Enforcer:
         self._kernel, self._kernel_state, self.failures = target, state, applied.failures
         self._by_slot = {placement.slot: placement for placement in target.placements.values()}
         if applied.revoked_grants:
-            self._abort(applied.revoked_grants, revoked_devboxes(before, applied.revoked_grants))
+            self._aborts.request(applied.revoked_grants, revoked_devboxes(before, applied.revoked_grants))
         if applied.is_replaced:
-            # The gate may have added pins while the table was written anew; a full frame makes it write its own again.
+            # The new table may lack pins that the gate believes to be there; a full frame makes it compare.
             self._gate_view = None
         return applied
 
-    def _abort(self, grants: Collection[int], devbox_ids: Collection[str]) -> None:
-        """Tell the programs in the devboxes. Their flows are dead already, so nobody waits for this."""
-        future = self._thread.submit(lambda: self._driver.abort_revoked(grants, devbox_ids))
-        future.add_done_callback(self._log_abort)
-
-    def _log_abort(self, future: "Future[int]") -> None:
-        error = future.exception()
-        if error is None:
-            self._log.info("sockets_aborted", count=future.result())
-        else:
-            self._log.warning("abort_failed", error=str(error))
+    def _live_grants(self) -> frozenset[int]:
+        policies = () if self._kernel is None else self._kernel.policies.values()
+        return frozenset().union(*(policy.plan.live for policy in policies))
 
     def _finish_round(self, target: Target, *, is_whole: bool) -> None:
         if not is_whole:

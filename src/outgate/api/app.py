@@ -8,7 +8,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from outgate.api import accounts, devboxes, executions, explain, health, network_policies
 from outgate.api.errors import install_error_handlers
 from outgate.api.openapi import make_document
-from outgate.control.services import Services
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     network_policies.router,
@@ -20,14 +19,15 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
 )
 
 
-def create_app(services: Services) -> FastAPI:
-    """The ASGI application of the public interface, with its OpenAPI document at ``/openapi.json``."""
+def create_app() -> FastAPI:
+    """The public application, without services yet; with its OpenAPI document at ``/openapi.json``."""
     # No interactive docs: their pages load scripts from elsewhere.
     app = FastAPI(title="Outgate", openapi_url=None, redirect_slashes=False)
-    app.state.services = services
     for router in _ROUTERS:
         app.include_router(router)
-    document = msgspec.json.encode(make_document(app))
+    description = make_document(app)
+    document = msgspec.json.encode(description)
+    app.state.paths = description["paths"]
 
     async def openapi(_request: Request) -> Response:
         return Response(document, media_type="application/json")

@@ -15,28 +15,37 @@ BODY_CONFIG: Final = ConfigDict(strict=True, frozen=True, extra="ignore", allow_
 """Nothing is coerced ("true" is no boolean); unknown fields are ignored, as newer clients may send some."""
 RULE_CONFIG: Final = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 """Inside a rule an unknown field could be a restriction: dropping it would open more than was meant."""
+_DROPPED_FACTOR_MAX: Final = 8
+"""How much of a body that is too long is read at all, in times of what is allowed."""
 
 
-def _whole(value: Any) -> Any:
-    # JSON knows one kind of number: 443.0 is the integer 443 (JSON Schema 2020-12, §6.1.1).
+def as_whole(value: Any) -> Any:
+    """443 for 443.0: JSON knows one kind of number, and to JSON Schema that is an integer (2020-12, §6.1.1)."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Whole = Annotated[int, BeforeValidator(as_whole)]
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError as soon as it is longer than ``bytes_max``."""
+    """The whole body. Raises BodyTooLargeError when it is longer than ``bytes_max``.
+
+    A little more than that is read and dropped first: a client that is still sending when the connection closes
+    gets a reset, which destroys the answer on its way (RFC 9112 §9.6).
+    """
     chunks = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > bytes_max:
-                raise BodyTooLargeError(f"The body is longer than {bytes_max:,} bytes, the most that is read.")
-            chunks.append(chunk)
+            if size > bytes_max * _DROPPED_FACTOR_MAX:
+                break
+            if size <= bytes_max:
+                chunks.append(chunk)
     except ClientDisconnect:
         raise ClientGoneError("The client closed the connection while sending.") from None
+    if size > bytes_max:
+        raise BodyTooLargeError(f"The body is longer than {bytes_max:,} bytes, the most that is read.")
     return b"".join(chunks)
 
 

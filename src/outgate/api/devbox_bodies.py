@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from outgate.api.bodies import BODY_CONFIG, Whole
+from outgate.api.bodies import BODY_CONFIG, Whole, as_whole
 from outgate.control.devbox_input import (
     COMMAND_LENGTH_MAX,
     COMMANDS_MAX,
@@ -85,7 +85,8 @@ class UserParameters(BaseModel):
     uid: Annotated[Whole, _said(minimum=0, maximum=UID_MAX)]
 
 
-Count = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+# The bounds come before the validator: behind it, they would not reach the OpenAPI document.
+Count = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(as_whole)]
 
 
 class OnIdle(StrEnum):

@@ -112,7 +112,7 @@ async def shut_down(context: Context, id: str) -> Response:  # noqa: A002 - the 
     "/{id}/keep_alive",
     operation_id="keepDevboxAlive",
     summary="Start the keep-alive time anew",
-    openapi_extra=describe(EmptyView, errors=[404, 413]),
+    openapi_extra=describe(EmptyView, errors=[404, 409, 413]),
 )
 async def keep_alive(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
     """For as long again as ``keep_alive_time_seconds`` says."""

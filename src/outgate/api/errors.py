@@ -1,5 +1,6 @@
 """Errors as responses: always JSON, always with ``message``, ``code`` and ``request_id``."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +31,7 @@ _request_ids: Final = IdMaker()
 
 # Clients retry 408, 409, 429 and 5xx, for up to half a minute, unless this header says otherwise.
 _RETRY: Final = {"x-should-retry": "true"}
+_PARAMETER: Final = re.compile(r"\{[^}]+\}")
 _NO_RETRY: Final = {"x-should-retry": "false"}
 
 
@@ -96,7 +98,9 @@ def _respond(
 ) -> Response:
     request_id = _request_ids.make(IdPrefix.REQUEST, wall_ms())
     if status >= 500:
-        _log.error("request failed", status=status, code=code, error=message, request_id=request_id)
+        # 503 passes by itself; anything else is for somebody to look at.
+        log = _log.warning if status == 503 else _log.error
+        log("request failed", status=status, code=code, error=message, request_id=request_id)
     view = ErrorView(message=message, code=code, request_id=request_id, field=blamed)
     return Response(
         msgspec.json.encode(view), status, {"x-outgate-request-id": request_id} | (headers or {}), "application/json"
@@ -129,9 +133,21 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         return _respond(404, f"There is no {asked} here; /openapi.json lists what there is.", "no_such_route")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        message = f"There is no {asked} here; this path takes {headers.get('Allow', 'other methods')}."
+        headers["Allow"] = _allowed_methods(request) or headers["Allow"]
+        message = f"There is no {asked} here; this path takes {headers['Allow']}."
         return _respond(405, message, "method_not_allowed", headers)
     return _respond(error.status_code, str(error.detail), "http_error", headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """All methods of the path (RFC 9110 §10.2.1); Starlette names only those of one of the routes that fit it."""
+    document = getattr(request.app.state, "paths", {})
+    path = request.url.path
+    # A path that is written out wins over one with a parameter, as it does in the router.
+    for template in sorted(document, key=lambda template: "{" in template):
+        if re.fullmatch(_PARAMETER.sub("[^/]+", template), path):
+            return ", ".join(sorted(method.upper() for method in document[template]))
+    return ""
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

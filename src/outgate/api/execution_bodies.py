@@ -10,7 +10,7 @@ from outgate.control.executions import COMMAND_ID_LENGTH_MAX, HOLD_S_MAX, Execut
 
 CommandId = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": COMMAND_ID_LENGTH_MAX})]
 Seconds = Annotated[float, Field(ge=0)]
-_LAST_SECOND: Final = HOLD_S_MAX
+HOLD_S: Final = HOLD_S_MAX
 
 
 class DevboxExecuteParams(BaseModel):
@@ -24,7 +24,7 @@ class DevboxExecuteParams(BaseModel):
 
     def hold_s(self) -> float:
         """How long to wait for the end."""
-        return _LAST_SECOND if self.optimistic_timeout is None else min(self.optimistic_timeout, _LAST_SECOND)
+        return HOLD_S if self.optimistic_timeout is None else min(self.optimistic_timeout, HOLD_S)
 
 
 class DevboxExecuteAsyncParams(BaseModel):
@@ -55,7 +55,7 @@ class DevboxWaitForCommandParams(BaseModel):
 
     def timeout_s(self) -> float:
         """The wait that is meant."""
-        return _LAST_SECOND if self.timeout_seconds is None else min(self.timeout_seconds, _LAST_SECOND)
+        return HOLD_S if self.timeout_seconds is None else min(self.timeout_seconds, HOLD_S)
 
 
 class ExecutionKillParams(BaseModel):

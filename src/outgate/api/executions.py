@@ -61,7 +61,7 @@ async def execute_once(context: Context, id: str, last_n: LastN = LAST_N_DEFAULT
     "/{id}/execute_async",
     operation_id="executeCommandAsync",
     summary="Start a command",
-    openapi_extra=describe(DevboxAsyncExecutionDetailView, body=DevboxExecuteAsyncParams, errors=[404]),
+    openapi_extra=describe(DevboxAsyncExecutionDetailView, body=DevboxExecuteAsyncParams, errors=[404, 409]),
 )
 async def execute_async(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
     """Answers at once."""
@@ -74,7 +74,7 @@ async def execute_async(context: Context, id: str) -> Response:  # noqa: A002 - 
     "/{id}/execute_sync",
     operation_id="executeCommandSync",
     summary="Run a command to its end",
-    openapi_extra=describe(DevboxExecutionDetailView, body=DevboxExecuteSyncParams, errors=[404, 408, 429]),
+    openapi_extra=describe(DevboxExecutionDetailView, body=DevboxExecuteSyncParams, errors=[404, 408, 409, 429]),
 )
 async def execute_sync(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
     """Holds for as long as the command runs, ten minutes at most."""

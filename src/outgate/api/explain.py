@@ -1,18 +1,18 @@
 """``POST /v1/network-policies/{id}/explain``: an extension."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from outgate.api.bodies import BODY_CONFIG, Whole
 from outgate.api.context import Context
 from outgate.api.openapi import describe
+from outgate.api.patterns import EXACT_HOSTNAME_PATTERN
 from outgate.api.responses import respond
 from outgate.control.explain import Explanation, Question, explain
-from outgate.control.texts import NAME_LENGTH_MAX
 from outgate.model.addresses import PORT_MAX, PORT_MIN, Protocol
 from outgate.model.verdict import Allow, Deny, ReportOnly, RuleRef
 
@@ -32,17 +32,21 @@ class ExplainProtocol(StrEnum):
     ICMPV6_UPPER = "ICMPV6"
 
 
-def _text() -> Any:
-    return Field(json_schema_extra={"maxLength": NAME_LENGTH_MAX})
+# The constraints below are for the OpenAPI document only: control judges, with better words.
+Hostname = Annotated[str, Field(json_schema_extra={"pattern": EXACT_HOSTNAME_PATTERN})]
+Address = Annotated[str, Field(json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})]
+_SOMEWHERE: Final[list[JsonValue]] = [
+    {"required": [field], "properties": {field: {"type": "string"}}} for field in ("hostname", "address")
+]
 
 
 class NetworkPolicyExplainParams(BaseModel):
     """May this leave? ``hostname``, ``address`` or both; TCP to port 443 unless said otherwise."""
 
-    model_config = BODY_CONFIG
+    model_config = ConfigDict(**BODY_CONFIG, json_schema_extra={"anyOf": _SOMEWHERE})
 
-    hostname: Annotated[str, _text()] | None = None
-    address: Annotated[str, _text()] | None = None
+    hostname: Hostname | None = None
+    address: Address | None = None
     port: Annotated[Whole, Field(json_schema_extra={"minimum": PORT_MIN, "maximum": PORT_MAX})] | None = None
     protocol: ExplainProtocol | None = None
     devbox_id: str | None = None

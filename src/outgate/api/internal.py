@@ -13,7 +13,6 @@ from outgate.clock import wall_ms
 from outgate.control.authentication import authenticate_host
 from outgate.control.configuration import REPORT_BYTES_MAX
 from outgate.control.hosts import WAIT_S_MAX, await_desired_state, take_report
-from outgate.control.services import Services
 from outgate.errors import InvalidValueError
 from outgate.model.desired import HostReport
 from outgate.store.hosts import HostRow
@@ -53,10 +52,9 @@ async def report(request: Request, host: Host) -> Response:
     return Response(b"{}", media_type="application/json")
 
 
-def create_internal_app(services: Services) -> FastAPI:
-    """The application behind the internal listeners."""
+def create_internal_app() -> FastAPI:
+    """The application behind the internal listeners, without services yet."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
-    app.state.services = services
     app.include_router(router)
     install_error_handlers(app)
     return app

@@ -81,6 +81,7 @@ async def get(context: Context, id: str) -> Response:  # noqa: A002 - the wire's
     openapi_extra=describe(
         NetworkPolicyView,
         body=NetworkPolicyUpdateParams,
+        is_body_optional=True,
         errors=[404, 409],
         headers={ENFORCED_HEADER: "k/n: in force on k of the n devboxes that use the policy."},
     ),

@@ -7,12 +7,13 @@ from typing import Final
 
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NUMERIC_LABEL: Final = "(?:0[xX][0-9A-Fa-f]*|[0-9]+)"
-HOSTNAME_PATTERN: Final = (
-    r"^(?:\*\.)?"
+_NAME: Final = (
     rf"(?!{_NUMERIC_LABEL}(?:\.{_NUMERIC_LABEL})*\.?$)"
     r"(?=.{1,253}\.?$)"
     rf"{_LABEL}(?:\.{_LABEL})*\.?$"
 )
+EXACT_HOSTNAME_PATTERN: Final = f"^{_NAME}"
+HOSTNAME_PATTERN: Final = rf"^(?:\*\.)?{_NAME}"
 """A host name or ``*.`` and one; at most 253 characters; never something that looks like an IPv4 address."""
 
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"

@@ -3,6 +3,7 @@
 A test serves requests and fails when anything under the interpreter's own directories is opened after this.
 """
 
+import codecs
 import importlib
 from typing import Final
 
@@ -15,9 +16,13 @@ _LATE_MODULES: Final = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
+_LATE_CODECS: Final = ("ascii", "idna", "latin-1", "punycode", "utf-8")
 
 
 def preload() -> None:
     """Have all code in memory."""
     for name in _LATE_MODULES:
         importlib.import_module(name)
+    # The registry of codecs looks for a module at a codec's first use.
+    for codec in _LATE_CODECS:
+        codecs.lookup(codec)

@@ -5,13 +5,15 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import uvloop
 from alembic.script import ScriptDirectory
+from fastapi import FastAPI
 
 from outgate.api.app import create_app
 from outgate.api.internal import create_internal_app
-from outgate.api.listener import Listener, quiet_granian, serve_listeners
+from outgate.api.listener import Listener, end_listeners, quiet_granian
 from outgate.api.preload import preload
 from outgate.api.privileges import Identity, allow_many_files, drop_privileges
 from outgate.clock import wall_ms
@@ -57,6 +59,30 @@ class Serving:
     first_key: NewKey | None
 
 
+@dataclass(frozen=True, slots=True)
+class Applications:
+    """The two applications, made before there are services: making them reads files."""
+
+    public: FastAPI
+    internal: FastAPI
+
+    @classmethod
+    def make(cls) -> Self:
+        """Both, serving nobody yet."""
+        return cls(create_app(), create_internal_app())
+
+    def listen(
+        self, services: Services, public: Sequence[socket.socket], internal: Sequence[socket.socket]
+    ) -> tuple[Listener, ...]:
+        """Listeners that serve ``services`` on these sockets."""
+        self.public.state.services = services
+        self.internal.state.services = services
+        return (
+            *(Listener(self.public, bound) for bound in public),
+            *(Listener(self.internal, bound) for bound in internal),
+        )
+
+
 def run_api(
     config: ServeConfig,
     public: Sequence[socket.socket],
@@ -68,16 +94,24 @@ def run_api(
     Raises SettingError, StoreError, HostNotCapableError when it cannot start.
     """
     preload()
-    scripts = load_migrations()
+    loaded = _Loaded(load_migrations(), Applications.make())
     allow_many_files()
     if config.identity is not None:
         drop_privileges(config.identity)
-    uvloop.run(_serve(config, scripts, public, internal, on_serving))
+    uvloop.run(_serve(config, loaded, public, internal, on_serving))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What was read from files while that was allowed."""
+
+    migrations: ScriptDirectory
+    applications: Applications
 
 
 async def _serve(
     config: ServeConfig,
-    scripts: ScriptDirectory,
+    loaded: _Loaded,
     public: Sequence[socket.socket],
     internal: Sequence[socket.socket],
     on_serving: Callable[[Serving], None],
@@ -87,37 +121,36 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with Database.open(config.database_url) as database:
-        migrate(database.writer, scripts)
+        migrate(database.writer, loaded.migrations)
         services = Services(config.settings, database, config.gateway)
         first_key = ensure_first_key(database, services.ids, config.first_key, wall_ms())
         if config.host is not None:
             ensure_host(services, config.host.name, config.host.token, wall_ms())
-        await serve_services(services, public, internal, stop, lambda: on_serving(Serving(first_key)))
+        listeners = loaded.applications.listen(services, public, internal)
+        await serve_services(services, listeners, stop, lambda: on_serving(Serving(first_key)))
 
 
 async def serve_services(
     services: Services,
-    public: Sequence[socket.socket],
-    internal: Sequence[socket.socket],
+    listeners: Sequence[Listener],
     stop: asyncio.Event,
     on_serving: Callable[[], None],
 ) -> None:
     """Serve until ``stop``; waits under way are ended then, and what is answered is answered whole."""
     quiet_granian()
-    app, internal_app = create_app(services), create_internal_app(services)
-    listeners = [Listener(app, bound) for bound in public] + [Listener(internal_app, bound) for bound in internal]
-    sweeper = asyncio.ensure_future(sweep_forever(services))
-
-    async def close_waits() -> None:
-        await stop.wait()
-        services.wakeups.close()
-
-    closing = asyncio.ensure_future(close_waits())
+    serving = [asyncio.create_task(listener.serve()) for listener in listeners]
+    sweeper = asyncio.create_task(sweep_forever(services))
+    stopping = asyncio.create_task(stop.wait())
     # Connections queue in the bound sockets from before this point on: none is refused.
-    loop = asyncio.get_running_loop()
-    loop.call_soon(on_serving)
+    asyncio.get_running_loop().call_soon(on_serving)
     try:
-        await serve_listeners(listeners, stop)
+        done, _ = await asyncio.wait({*serving, sweeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        services.wakeups.close()
+        await end_listeners(listeners, serving)
         sweeper.cancel()
-        closing.cancel()
+        stopping.cancel()
+    if stopping not in done:
+        # Half an api is worse than none: the process ends, and whoever started it starts it again.
+        failed = next(iter(done))
+        raise RuntimeError("a part of the api ended by itself") from failed.exception()

@@ -20,6 +20,10 @@ StateDir = Annotated[
     Path | None,
     typer.Option("--state-dir", envvar="OUTGATE_STATE_DIR", help="This host's state. [default: /var/lib/outgate]"),
 ]
+Listen = Annotated[
+    str | None,
+    typer.Option("--listen", metavar="HOST:PORT", envvar="OUTGATE_LISTEN", help="[default: 127.0.0.1:8080]"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

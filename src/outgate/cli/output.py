@@ -24,6 +24,11 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_line(text: str) -> None:
+    """``text`` on standard output, whatever it is connected to."""
+    sys.stdout.write(clean(text) + "\n")
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table on a terminal; elsewhere one tab-separated line per row under a line of column names."""
     if not console.is_terminal:

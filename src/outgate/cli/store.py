@@ -1,16 +1,13 @@
 """This host's store, opened the way the api opens it, for commands that need no server."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
+from outgate.api.preload import preload
 from outgate.clock import wall_ms
 from outgate.control.accounts import ensure_first_key
 from outgate.control.ids import IdMaker
-from outgate.server.identity import find_api_identity, require_root
+from outgate.server.identity import acting_as, find_api_identity, require_root
 from outgate.server.places import ensure_directories, make_first_key, read_api_key
 from outgate.settings import Settings
 from outgate.store.database import Database
@@ -28,16 +25,10 @@ def open_store(settings: Settings) -> Iterator[Database]:
     identity = find_api_identity(settings)
     make_first_key(settings)
     ensure_directories(settings, identity)
-    with Database.open(settings.store_url) as database:
-        migrate(database.writer, load_migrations())
-        _hand_over(settings, identity.uid, identity.gid)
-        ensure_first_key(database, IdMaker(), read_api_key(settings), wall_ms())
+    first_key, migrations = read_api_key(settings), load_migrations()
+    preload()  # what is imported late may lie where only root can read
+    # What is made here belongs to the api's user, and nothing that lies in its directory leads root astray.
+    with acting_as(identity), Database.open(settings.store_url) as database:
+        migrate(database.writer, migrations)
+        ensure_first_key(database, IdMaker(), first_key, wall_ms())
         yield database
-
-
-def _hand_over(settings: Settings, uid: int, gid: int) -> None:
-    """What SQLite made as root belongs to the api's user; it gives later files their owner by the first."""
-    database = make_url(settings.store_url).database
-    if settings.database_url is None and database is not None:
-        for path in Path(database).parent.glob(Path(database).name + "*"):
-            os.chown(path, uid, gid)

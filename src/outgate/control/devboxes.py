@@ -16,7 +16,7 @@ from outgate.control.devbox_states import (
     end_by_request,
     start_transitions,
 )
-from outgate.control.errors import HostUnavailableError, NotFoundError
+from outgate.control.errors import ConflictError, HostUnavailableError, NotFoundError
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.repeats import claim
 from outgate.control.services import Services
@@ -143,12 +143,12 @@ async def describe_devbox(services: Services, call: Call, devbox_id: str, given:
 
 
 async def keep_devbox_alive(services: Services, call: Call, devbox_id: str) -> None:
-    """Start the keep-alive time anew. Raises NotFoundError, and InvalidValueError for an ended devbox."""
+    """Start the keep-alive time anew. Raises NotFoundError, and ConflictError for an ended devbox."""
 
     def extend(tx: Connection) -> None:
         row = _find_own_locked(tx, call, devbox_id)
         if row.end_time_ms is not None:
-            raise InvalidValueError(f"Devbox {devbox_id} has ended; create a new one.", code="devbox_ended")
+            raise ConflictError(f"Devbox {devbox_id} has ended; create a new one.", code="devbox_ended")
         save_devbox(tx, replace(row, expire_time_ms=call.now_ms + row.keep_alive_s * 1000))
 
     await write_as(services, call.caller, extend)

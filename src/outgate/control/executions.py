@@ -20,7 +20,13 @@ from outgate.control.calls import Call
 from outgate.control.devbox_input import COMMAND_LENGTH_MAX
 from outgate.control.devbox_states import DevboxStatus
 from outgate.control.devboxes import devbox_not_found
-from outgate.control.errors import ExecutionWaitTimeoutError, HostUnavailableError, NotFoundError, WaitTimeoutError
+from outgate.control.errors import (
+    ConflictError,
+    ExecutionWaitTimeoutError,
+    HostUnavailableError,
+    NotFoundError,
+    WaitTimeoutError,
+)
 from outgate.control.ids import IdPrefix, derive_id, is_id
 from outgate.control.services import Services
 from outgate.control.texts import parse_text
@@ -62,7 +68,7 @@ async def start_execution(
 ) -> ExecutionState:
     """Start ``command`` and return at once.
 
-    Raises NotFoundError, InvalidValueError when the devbox is not running, HostUnavailableError.
+    Raises NotFoundError, ConflictError when the devbox is not running, HostUnavailableError.
     """
     request = call.request
     unique = secrets.token_bytes(32) if request is None else request.digest + request.body_digest
@@ -74,7 +80,7 @@ async def execute(
 ) -> ExecutionState:
     """Run ``command`` once for each ``command_id``; its state when it is completed or after ``hold_s``.
 
-    Raises NotFoundError, InvalidValueError when the devbox is not running, HostUnavailableError.
+    Raises NotFoundError, ConflictError when the devbox is not running, HostUnavailableError.
     """
     if not command_id or len(command_id) > COMMAND_ID_LENGTH_MAX:
         message = f"A command_id has 1 to {COMMAND_ID_LENGTH_MAX} characters; use a UUID."
@@ -154,7 +160,7 @@ async def _start(
     place = await _locate(services, caller, devbox_id)
     if place.status != DevboxStatus.RUNNING:
         message = f"Devbox {devbox_id} is {place.status}; commands run in running devboxes only."
-        raise InvalidValueError(message, code="devbox_not_running")
+        raise ConflictError(message, code="devbox_not_running")
     digest = hashlib.sha256(devbox_id.encode() + b"\n" + unique).digest()
     request = ExecutionRequest(derive_id(IdPrefix.EXECUTION, digest), command, attach_stdin)
     try:

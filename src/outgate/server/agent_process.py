@@ -23,10 +23,11 @@ from outgate.dataplane.gate_config import GateConfig
 from outgate.dataplane.gate_config import host_context as gate_context
 from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.privileges import die_with_parent, raise_descriptor_limit
-from outgate.errors import OutgateError
+from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
 from outgate.runtime.engine import EngineKind, find_engine
 from outgate.runtime.oci import OciRuntime, OciSettings
+from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
 from outgate.server.host_network import open_driver
 from outgate.server.identity import find_api_identity, require_root
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_agent(settings)
     except OutgateError as error:
         structlog.get_logger("agent").error("not_started", why=error.message)
-        return 1
+        return EXIT_HOPELESS if isinstance(error, (SettingError, HostNotCapableError)) else 1
     return 0
 
 

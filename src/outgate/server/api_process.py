@@ -16,8 +16,9 @@ from outgate.api.listener import REQUESTS_MAX
 from outgate.api.serve import HostToken, ServeConfig, Serving, run_api
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.dataplane.privileges import die_with_parent
-from outgate.errors import OutgateError, SettingError
+from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
+from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import api_settings, check_names
 from outgate.server.identity import find_api_identity
 from outgate.server.places import ensure_directories, ensure_host_token, make_first_key, read_api_key
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OutgateError as error:
         sys.stderr.write(json.dumps({"process": "api", "level": "error", "event": "not_started", "why": error.message}))
         sys.stderr.write("\n")
-        return 1
+        return EXIT_HOPELESS if isinstance(error, (SettingError, HostNotCapableError)) else 1
     return 0
 
 

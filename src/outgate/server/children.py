@@ -14,6 +14,8 @@ import structlog
 _RESTART_DELAYS_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_AFTER_S: Final = 30.0
 """A child that lived this long ended for a new reason: begin again with the shortest delay."""
+EXIT_HOPELESS: Final = 78
+"""A child's way to say that starting it again cannot help: a setting, or this host, must change (EX_CONFIG)."""
 STOP_WAIT_S: Final = 10.0
 """How long a child may take to stop in good order; then it is killed. Nothing is lost by that, only later."""
 
@@ -42,6 +44,8 @@ class Child:
         self._log = structlog.get_logger("supervisor")
         self.endings = 0
         """How many of them have ended."""
+        self.is_hopeless = False
+        """The last one said that it cannot run with these settings on this host."""
 
     @property
     def name(self) -> str:
@@ -59,6 +63,7 @@ class Child:
                 status = await self._live_once()
                 failures = 1 if loop.time() - started_s > _STABLE_AFTER_S else failures + 1
                 self.endings += 1
+                self.is_hopeless = status == EXIT_HOPELESS
                 self._log.error("child_ended", child=self._plan.name, status=status)
         finally:
             await self._stop()

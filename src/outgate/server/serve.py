@@ -127,9 +127,9 @@ async def _until_stopped(
 async def _announce(listen: SocketAddress, children: Sequence[Child]) -> None:
     """Ask until the api answers that its host enforces, then say so, once. Raises :class:`NotReadyError`."""
     deadline_s = clock.monotonic_s() + _FIRST_START_WAIT_S
-    async with httpx.AsyncClient(base_url=f"http://{_reachable(listen)}", timeout=5.0, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://{_reachable(listen)}", timeout=1.0, trust_env=False) as client:
         while (problem := await _ask(client)) is not None:
-            broken = next((child.name for child in children if child.endings >= _START_FAILURES_MAX), None)
+            broken = next((child.name for child in children if _is_broken(child)), None)
             if broken is not None:
                 raise NotReadyError(f"The {broken} does not start; its log above says why.")
             if clock.monotonic_s() > deadline_s:
@@ -137,6 +137,10 @@ async def _announce(listen: SocketAddress, children: Sequence[Child]) -> None:
             await asyncio.sleep(_READY_POLL_S)
     structlog.get_logger("supervisor").info("ready", listen=str(listen))
     _say(f"outgate ready on http://{listen}")
+
+
+def _is_broken(child: Child) -> bool:
+    return child.is_hopeless or child.endings >= _START_FAILURES_MAX
 
 
 async def _ask(client: httpx.AsyncClient) -> str | None:

@@ -51,8 +51,7 @@ async def _stop_sandboxes(runtime: OciRuntime) -> int:
     try:
         await runtime.prepare()
         found = await runtime.observe()
-        for devbox_id in found:
-            await runtime.stop(devbox_id)
+        await runtime.teardown()
         return len(found)
     finally:
         await runtime.aclose()

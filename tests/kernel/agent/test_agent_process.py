@@ -118,7 +118,7 @@ def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
         await start_devbox(rig)
         url = unix_url(rig.settings.agent_socket)
         await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("echo", f"python3 -c '{ECHO}'"))
-        knock = f"END={int(time.time()) + 14}; {KNOCK}"
+        knock = f"END={int(time.time()) + 30}; {KNOCK}"
         await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("knock", knock))
         await asyncio.sleep(2)
         rig.kill()
@@ -129,7 +129,7 @@ def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
         rig.start()
         await rig.until(lambda: rig.gate_pids() and rig.api.reports[-1].ready)
         echo = await rig.gateway.read_execution(url, "dbx_a", "echo", wait_s=20, last_n=5)
-        knocked = await rig.gateway.read_execution(url, "dbx_a", "knock", wait_s=20, last_n=1000)
+        knocked = await rig.gateway.read_execution(url, "dbx_a", "knock", wait_s=30, last_n=1000)
         assert echo is not None
         assert (echo.exit_status, echo.stdout) == (0, "echoed\n"), echo
         assert knocked is not None
@@ -175,11 +175,13 @@ def test_a_policy_update_is_not_delayed_by_devboxes_that_start() -> None:
     with_rig(scenario)
 
 
-def test_foreign_hands_on_the_rules_are_undone_and_reported() -> None:
+@pytest.mark.parametrize("deed", ["flush chain inet outgate forward", "delete table inet outgate", "flush ruleset"])
+def test_foreign_hands_on_the_rules_are_undone_and_reported(deed: str) -> None:
     async def scenario(rig: AgentRig) -> None:
         await start_devbox(rig)
+        assert (await rig.run("dbx_a", FETCH)).stdout == "200"
         namespace = f"/run/netns/outgate-{rig.settings.instance_id}"
-        await command("nsenter", f"--net={namespace}", "nft", "flush", "chain", "inet", "outgate", "forward")
+        await command("nsenter", f"--net={namespace}", "nft", *deed.split())
         await rig.until(lambda: "drift_repaired" in rig.api.warnings())
         await asyncio.sleep(0.5)
         assert (await rig.run("dbx_a", FETCH)).stdout == "200"

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.api_server import ApiServer
 
 from outgate.api import devbox_bodies, execution_bodies
 from outgate.control.configuration import ApiSettings
+from support.api_server import ApiServer
 
 RUN_S = 40
 HOOKS = '''

@@ -2,7 +2,6 @@
 
 import importlib.util
 import signal
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -13,7 +12,7 @@ import typer
 from outgate.cli.demo.cast import Cast, little_cast, real_cast
 from outgate.cli.demo.daemon import Daemon
 from outgate.cli.demo.internet import Internet
-from outgate.cli.demo.namespaces import remove_stale_namespaces
+from outgate.cli.demo.leftovers import clear_stale, state_directory
 from outgate.cli.demo.narrator import Narrator
 from outgate.cli.output import console
 from outgate.dataplane.netns import entered, list_namespaces
@@ -39,11 +38,8 @@ def demo(
             raise OutgateError(f"The demo needs {module}; install it with: pip install 'outgate[demo]'")
     signal.signal(signal.SIGTERM, _interrupt)
     narrator = Narrator(console)
-    with tempfile.TemporaryDirectory(prefix="outgate-demo-") as folder:
-        state_dir = Path(folder) / "state"
-        # Sandboxes run as other users, who must be able to pass through to their layers.
-        Path(folder).chmod(0o711)
-        state_dir.mkdir(mode=0o711)
+    clear_stale()
+    with state_directory() as state_dir:
         instance = _play(narrator, state_dir, host, ca_file)
         narrator.step("Everything is removed")
         left = list_namespaces(f"outgate-{instance}")
@@ -81,7 +77,6 @@ def _set_stage(
     if host is not None:
         narrator.title(f"Outgate, against {host} on the real network")
         return stack.enter_context(Daemon(state_dir, listen=_LISTEN)), real_cast(host, ca_file)
-    remove_stale_namespaces()
     narrator.title("Outgate, on a little internet of its own")
     internet = stack.enter_context(Internet())
     narrator.say("Two network namespaces: one is this host, the other answers for every address there is.")

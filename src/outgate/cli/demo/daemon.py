@@ -16,7 +16,8 @@ from outgate.settings import Settings, load_settings
 
 START_S_MAX = 60.0
 """The first start makes the store and the stock image; later ones take a second."""
-STOP_S_MAX = 20.0
+STOP_S_MAX = 40.0
+"""The server gives its own children ten seconds each; a machine under load takes longer."""
 _READY = "outgate ready on "
 
 
@@ -43,7 +44,10 @@ class Daemon:
         self.url = f"http://{listen}"
         self.start_s = 0.0
         self._listen = listen
-        self._prefix = [] if namespace is None else ["nsenter", f"--net={namespace}"]
+        # Whoever started it is the one to clear up after it: a server that outlived a killed demo would be in the way.
+        self._prefix = ["setpriv", "--pdeathsig", "KILL"]
+        if namespace is not None:
+            self._prefix += ["nsenter", f"--net={namespace}"]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -132,7 +136,9 @@ class Daemon:
         return [*self._prefix, sys.executable, "-m", "outgate.cli.main", *arguments, "--state-dir", str(self.state_dir)]
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of the log."""
+        """The last lines of the log; nothing when there is none."""
+        if not self.log_file.exists():
+            return ""
         return "\n".join(self.log_file.read_text("utf-8", "replace").splitlines()[-lines:])
 
     @staticmethod

@@ -1,6 +1,7 @@
 """The little internet, as its users see it: make it, add hosts, ask its journal, take it away again."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from outgate.cli.demo.namespaces import WIRE, InternetError, Namespaces, make_na
 RESOLVER4 = "45.45.45.53"
 RESOLVER6 = "2a0f:4444::53"
 END_S_MAX = 5.0
+FOLDER_PREFIX = "outgate-internet-"
 
 
 class Internet:
@@ -43,7 +45,7 @@ class Internet:
         """Make it, with a DNS server and nothing else. Raises InternetError or NamespaceError."""
         self.resolver = RESOLVER4
         with contextlib.ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="outgate-internet-"))
+            folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid():x}-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self.ca_file = folder / "ca.pem"
             self.namespaces: Namespaces = make_namespaces(ipv6=ipv6)
