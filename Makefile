@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-all check format bench lock setup setup-run setup-test
+.PHONY: help demo test test-all check format bench lock setup setup-run setup-test setup-bench
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -15,11 +15,11 @@ help: ## what there is
 demo: setup-run ## watch a policy hold on a running devbox (DEMO_HOST=some.name: against the real network)
 	$(BIN)/outgate demo
 
-test: setup-test ## every test but the slow ones, as root; under 20 minutes on two cores
+test: setup-test check ## every test but the slow ones, as root; under 20 minutes on two cores
 	$(PYTEST) -n 2 -m 'not kernel and not slow'
 	$(PYTEST) -m 'kernel and not slow'
 
-test-all: setup-test ## every test
+test-all: setup-test check ## every test
 	$(PYTEST) -n 2 -m 'not kernel'
 	$(PYTEST) -m 'kernel'
 
@@ -33,7 +33,7 @@ format: setup-run ## put every file into the one format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup-test ## measure, as ratios in one run; prints a table, writes build/bench/
+bench: setup-bench ## measure, as ratios in one run; prints a table, writes build/bench/
 	$(BIN)/python -m bench
 
 lock: ## renew requirements/*.lock from pyproject.toml (needs uv)
@@ -41,6 +41,9 @@ lock: ## renew requirements/*.lock from pyproject.toml (needs uv)
 		pyproject.toml --output-file requirements/runtime.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		pyproject.toml --group test --group bench --output-file requirements/dev.lock
+
+setup-bench: setup-test
+	@scripts/system-packages bench
 
 setup: setup-test ## only set up
 

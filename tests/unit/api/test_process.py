@@ -1,5 +1,6 @@
 """The api as a process: what survives kill -9, what is left of root, how it stops."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,9 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from outgate.api import privileges
+from outgate.api import privileges, serve
 from outgate.api.privileges import Identity, drop_privileges
+from outgate.control.configuration import ApiSettings
+from outgate.control.services import Services
 from outgate.errors import HostNotCapableError
+from support.api_server import FakeGateway, listen_tcp, open_database
 
 PROGRAM = Path(__file__).parents[2] / "support" / "api_process.py"
 NOBODY = 65534
@@ -213,6 +217,24 @@ def exercise(client: httpx.Client) -> None:
     for route in ("/v1/accounts/me", "/healthz", "/readyz", "/openapi.json", "/nothing"):
         assert client.get(route).status_code in (200, 404, 503)
     assert httpx.get(str(client.base_url).rstrip("/") + "/v1/accounts/me").status_code == 401
+
+
+def test_half_an_api_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_services: Services) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(serve, "sweep_forever", fail)
+
+    async def run_it() -> None:
+        with open_database(f"sqlite:///{tmp_path / 'outgate.db'}") as database:
+            services = Services(ApiSettings(), database, FakeGateway())
+            with listen_tcp() as bound:
+                listeners = serve.Applications.make().listen(services, [bound], [])
+                await serve.serve_services(services, listeners, asyncio.Event(), lambda: None)
+
+    with pytest.raises(RuntimeError, match="ended by itself") as caught:
+        asyncio.run(run_it())
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @needs_root

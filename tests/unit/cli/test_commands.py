@@ -1,7 +1,7 @@
 """Commands against a stand-in for the API: what they send, what they print, how they end."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -39,7 +39,7 @@ DEVBOX = {
 class FakeApi:
     """Answers by path; keeps what it was sent."""
 
-    def __init__(self, answers: dict[str, object]) -> None:
+    def __init__(self, answers: Mapping[str, object]) -> None:
         self.answers = answers
         self.bodies: dict[str, object] = {}
 
@@ -52,14 +52,14 @@ class FakeApi:
         return httpx.Response(status, json=body)
 
 
-Run = Callable[[list[str], dict[str, object]], tuple[int, str, str, FakeApi]]
+Run = Callable[[list[str], Mapping[str, object]], tuple[int, str, str, FakeApi]]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the whole program: exit code, standard output, standard error, and what the API saw."""
 
-    def run_command(arguments: list[str], answers: dict[str, object]) -> tuple[int, str, str, FakeApi]:
+    def run_command(arguments: list[str], answers: Mapping[str, object]) -> tuple[int, str, str, FakeApi]:
         api = FakeApi(answers)
 
         def connect(_url: str | None, _key: str | None, _state_dir: Path | None) -> OutgateClient:

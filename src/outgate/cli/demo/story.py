@@ -1,6 +1,7 @@
 """What the demo shows, step by step, through the official Python client and nothing else."""
 
 import textwrap
+import time
 from dataclasses import dataclass
 
 from runloop_api_client import RunloopSDK
@@ -22,6 +23,7 @@ LATE_MS_MAX = 100
 """How long after the response a program may take to notice that a flow of its was revoked."""
 _FLOWS_SHOWN_MAX = 40
 _EXEC_TIMEOUT = 60.0
+_RECORD_WAIT_S = 2.0
 
 # Opens a TLS connection, asks for something long, reads until the end, and says how it ended.
 _LASTING_PROGRAM = """
