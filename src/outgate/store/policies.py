@@ -8,8 +8,6 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, inser
 
 from outgate.store.tables import accounts, policies, policy_revisions
 
-FilterValue = str | None
-
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:

@@ -167,9 +167,3 @@ def _create_requests() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_requests_time_ms", "requests", ["time_ms"])
-
-
-def downgrade() -> None:
-    """Drop everything."""
-    for table in ("requests", "devboxes", "hosts", "policy_revisions", "policies", "api_keys", "accounts", "counters"):
-        op.drop_table(table)
