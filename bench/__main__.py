@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import control, flows, names
+from bench import control, flows, names, packets
 from bench.namespaces import Namespace, run
 from bench.report import Row, show, write
 from bench.world import World, gateway_of, instance_id, world
@@ -35,6 +35,7 @@ def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
         "relay": lambda: flows.relayed_flows(seen),
         "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.state_dir)),
         "names": lambda: names.name_lookups(seen, router, gateway_of(seen.devbox)),
+        "packets": lambda: packets.many_devboxes(seen),
         "api": lambda: control.api(seen),
         "start": lambda: control.starts(seen),
         "tighten": lambda: control.tighten(seen),
