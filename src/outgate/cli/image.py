@@ -10,7 +10,7 @@ from outgate.cli.connection import Json, StateDir
 from outgate.cli.output import errors, print_fields, print_json, print_note, print_table
 from outgate.runtime.image_import import import_image
 from outgate.runtime.images import ImageStore, ImageSummary
-from outgate.server.identity import find_api_identity, require_root
+from outgate.server.identity import require_root
 from outgate.server.places import ensure_directories
 from outgate.settings import load_settings
 
@@ -73,7 +73,7 @@ def remove(image: Reference, *, state_dir: StateDir = None) -> None:
 def _open(state_dir: Path | None) -> ImageStore:
     require_root("This command")
     settings = load_settings(state_dir=state_dir)
-    ensure_directories(settings, find_api_identity(settings))
+    ensure_directories(settings)
     store = ImageStore(settings.runtime_dir)
     store.ensure()
     return store

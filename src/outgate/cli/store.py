@@ -8,7 +8,7 @@ from outgate.clock import wall_ms
 from outgate.control.accounts import ensure_first_key
 from outgate.control.ids import IdMaker
 from outgate.server.identity import acting_as, find_api_identity, require_root
-from outgate.server.places import ensure_directories, make_first_key, read_api_key
+from outgate.server.places import ensure_api_directory, ensure_directories, make_first_key, read_api_key
 from outgate.settings import Settings
 from outgate.store.database import Database
 from outgate.store.migrate import load_migrations, migrate
@@ -23,8 +23,9 @@ def open_store(settings: Settings) -> Iterator[Database]:
     """
     require_root("This command")
     identity = find_api_identity(settings)
+    ensure_directories(settings)
     make_first_key(settings)
-    ensure_directories(settings, identity)
+    ensure_api_directory(settings, identity)
     first_key, migrations = read_api_key(settings), load_migrations()
     preload()  # what is imported late may lie where only root can read
     # What is made here belongs to the api's user, and nothing that lies in its directory leads root astray.

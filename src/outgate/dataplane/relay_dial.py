@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -17,6 +18,10 @@ ATTEMPT_DELAY_S: Final = 0.15
 ATTEMPTS_MAX: Final = 8
 """Addresses of one name that are tried; each costs a descriptor while it is under way."""
 _CONNECTING: Final = (0, errno.EINPROGRESS)
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER (socket(7)): closing resets, and drops what was not sent."""
+SEND_ON_CLOSE: Final = struct.pack("ii", 0, 0)
+"""SO_LINGER: closing sends the rest first, as usual."""
 
 
 def start_connecting(address: IPAddress, host: str, port: int) -> socket.socket:
@@ -26,6 +31,9 @@ def start_connecting(address: IPAddress, host: str, port: int) -> socket.socket:
     connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # The box's own keepalives end at the relay, so the relay must notice a dead far side itself.
     connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # If the gate dies, the kernel must reset the connection and forget what it still holds: an orphan would go on
+    # sending after an update that revokes it was reported as enforced.
+    connecting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     result = connecting.connect_ex((host, port))
     if result not in _CONNECTING:
         connecting.close()

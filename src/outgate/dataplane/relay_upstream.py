@@ -3,27 +3,32 @@
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from outgate.dataplane.gate_table import DevboxEntry, GateTable
 from outgate.dataplane.loop import Loop
-from outgate.dataplane.relay_dial import Connected, start_connecting
+from outgate.dataplane.relay_dial import RESET_ON_CLOSE, SEND_ON_CLOSE, Connected, start_connecting
 from outgate.dataplane.relay_target import DialEnd, NamedDial
 from outgate.dataplane.resolver import Resolver
 from outgate.model.addresses import IPAddress
 from outgate.model.names import DomainName
 
 EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 def reset(connection: socket.socket) -> None:
     """Close with a TCP reset; what was not sent yet is dropped."""
     with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    connection.close()
+
+
+def close_in_peace(connection: socket.socket) -> None:
+    """Close an upstream connection; the kernel sends what is left."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, SEND_ON_CLOSE)
     connection.close()
 
 
@@ -102,5 +107,5 @@ class Upstream:
             if is_reset:
                 reset(self.socket)
             else:
-                self.socket.close()
+                close_in_peace(self.socket)
             self.socket = None

@@ -29,7 +29,7 @@ from outgate.runtime.engine import EngineKind, find_engine
 from outgate.runtime.oci import OciRuntime, OciSettings
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
-from outgate.server.host_network import open_driver
+from outgate.server.host_network import RECORDS, open_driver
 from outgate.server.identity import find_api_identity, require_root
 from outgate.server.places import ensure_directories, ensure_host_token, locked
 from outgate.settings import Settings, load_settings
@@ -79,7 +79,7 @@ async def _work(settings: Settings) -> None:
                 make_gate=lambda events: GateProcess(lambda: gate_config(settings, layout), events),
                 runtime=runtime,
                 api=api,
-                records=RecordStore(settings.agent_dir / "devboxes"),
+                records=RecordStore(settings.agent_dir / RECORDS),
                 url=unix_url(settings.agent_socket),
                 identify_router=lambda: netns.namespace_identity(layout.router_namespace),
             )
@@ -111,7 +111,7 @@ def run_agent(settings: Settings) -> None:
     require_root("The agent")
     check_names(settings)
     raise_descriptor_limit()
-    ensure_directories(settings, find_api_identity(settings))
+    ensure_directories(settings)
     with locked(settings, "agent", "An agent"):
         uvloop.run(_work(settings))
 

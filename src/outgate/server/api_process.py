@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from outgate.agent.serving import bind_unix
 from outgate.api.listener import REQUESTS_MAX
+from outgate.api.privileges import Identity
 from outgate.api.serve import HostToken, ServeConfig, Serving, run_api
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.dataplane.privileges import die_with_parent
@@ -21,7 +22,13 @@ from outgate.logs import configure_logs
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import api_settings, check_names
 from outgate.server.identity import find_api_identity
-from outgate.server.places import ensure_directories, ensure_host_token, make_first_key, read_api_key
+from outgate.server.places import (
+    ensure_api_directory,
+    ensure_directories,
+    ensure_host_token,
+    make_first_key,
+    read_api_key,
+)
 from outgate.settings import Settings, SocketAddress, load_settings, variable_of
 
 HOST_NAME = "local"
@@ -63,12 +70,10 @@ def run_api_alone(settings: Settings) -> None:
     """
     configure_logs(settings.log_level, settings.log_format, process="api")
     check_names(settings)
+    ensure_directories(settings)
     key = make_first_key(settings)
-    if os.geteuid() == 0:
-        ensure_directories(settings, find_api_identity(settings))
-    else:
-        settings.api_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    is_root = os.geteuid() == 0
+    ensure_api_directory(settings, find_api_identity(settings) if is_root else Identity(os.getuid(), os.getgid()))
     with bind_public(settings.listen) as public, bind_unix(settings.api_socket, mode=0o600) as internal:
 
         def announce(_serving: Serving) -> None:

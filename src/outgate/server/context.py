@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from outgate.control.configuration import ApiSettings
 from outgate.control.configuration import DefaultPolicy as ControlDefaultPolicy
+from outgate.control.secrets_at_rest import parse_key
 from outgate.errors import InvalidValueError, SettingError
 from outgate.model.flow import HostContext
 from outgate.model.names import parse_domain_name, parse_host_pattern
@@ -40,8 +41,10 @@ def api_settings(settings: Settings) -> ApiSettings:
 
 
 def check_names(settings: Settings) -> None:
-    """Raise :class:`SettingError` for a name among the settings that cannot be one."""
+    """Raise :class:`SettingError` for a name or key among the settings that cannot be one."""
     host_context(settings)
+    if settings.api_key is not None:
+        _parse(variable_of("api_key"), settings.api_key.get_secret_value(), parse_key)
     if settings.tunnel_domain is not None:
         _parse(variable_of("tunnel_domain"), settings.tunnel_domain, parse_domain_name)
 

@@ -25,20 +25,30 @@ class InstanceBusyError(OutgateError):
     code = "instance_busy"
 
 
-def ensure_directories(settings: Settings, api: Identity) -> None:
-    """Make the directories of an installation. Others may walk through the outermost ones, and no more.
+def ensure_directories(settings: Settings) -> None:
+    """Make the directories of an installation, the api's excepted. Others may walk through the outermost ones.
 
-    Raises OSError, and :class:`SettingError` for a state directory that the api's user cannot reach.
+    Raises OSError.
     """
     for path in (settings.state_dir, settings.run_dir):
         if not path.exists():
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o711)
-    for path in (settings.agent_dir, settings.runtime_dir, settings.api_dir):
+    for path in (settings.agent_dir, settings.runtime_dir):
         path.mkdir(mode=0o700, exist_ok=True)
         path.chmod(0o700)
-    os.chown(settings.api_dir, api.uid, api.gid)
-    _check_reachable(settings.api_dir.resolve(), api)
+
+
+def ensure_api_directory(settings: Settings, api: Identity) -> None:
+    """Make the api's directory, after :func:`ensure_directories` and :func:`make_first_key`.
+
+    Raises OSError, and :class:`SettingError` for a state directory that the api's user cannot reach.
+    """
+    path = settings.api_dir
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+    os.chown(path, api.uid, api.gid)
+    _check_reachable(path.resolve(), api)
 
 
 def _check_reachable(directory: Path, api: Identity) -> None:
@@ -103,13 +113,28 @@ def _write_new(path: Path, text: str) -> None:
 @contextmanager
 def locked(settings: Settings, name: str, what: str) -> Iterator[None]:
     """Hold the instance's lock of that name. Raises :class:`InstanceBusyError` when somebody has it."""
-    settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-    descriptor = os.open(settings.run_dir / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = settings.run_dir / f"{name}.lock"
+    descriptor = _lock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InstanceBusyError(f"{what} runs already on {settings.state_dir}; end it first.") from None
+        if descriptor is None:
+            raise InstanceBusyError(f"{what} runs already on {settings.state_dir}; end it first.")
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock, or None. A file that a teardown removed meanwhile is nobody's lock."""
+    while True:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+            os.close(descriptor)

@@ -25,7 +25,7 @@ from outgate.server.api_process import bind_public
 from outgate.server.children import Child, ChildPlan
 from outgate.server.context import check_names, find_resolvers
 from outgate.server.identity import find_api_identity, require_root
-from outgate.server.places import ensure_directories, ensure_host_token, locked, make_first_key
+from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
 from outgate.server.teardown import teardown_locked
 from outgate.settings import Settings, SocketAddress, variable_of
 
@@ -52,8 +52,9 @@ def run_server(settings: Settings, *, is_ephemeral: bool = False) -> None:
     configure_logs(settings.log_level, settings.log_format, process="serve")
     check_host(settings)
     with locked(settings, "serve", "A server"):
+        ensure_directories(settings)
         key = make_first_key(settings)
-        ensure_directories(settings, find_api_identity(settings))
+        ensure_api_directory(settings, find_api_identity(settings))
         ensure_host_token(settings)
         if key is not None and settings.api_key is None:
             _say(f"outgate api key: {key}")

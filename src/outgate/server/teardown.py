@@ -12,7 +12,7 @@ from outgate.logs import configure_logs
 from outgate.model.desired import ObservedPhase
 from outgate.runtime.oci import OciRuntime
 from outgate.server.agent_process import open_runtime
-from outgate.server.host_network import POOL_FILE
+from outgate.server.host_network import POOL_FILE, RECORDS
 from outgate.server.identity import require_root
 from outgate.server.places import locked
 from outgate.settings import Settings
@@ -38,11 +38,9 @@ def teardown_locked(settings: Settings) -> int:
         removed = asyncio.run(_stop_sandboxes(open_runtime(settings))) if settings.runtime_dir.exists() else 0
         teardown_instance(settings.instance_id)
         if settings.agent_dir.exists():
-            _end_records(RecordStore(settings.agent_dir / "devboxes"))
+            _end_records(RecordStore(settings.agent_dir / RECORDS))
             (settings.agent_dir / POOL_FILE).unlink(missing_ok=True)
-    shutil.rmtree(settings.run_dir / "runtime", ignore_errors=True)
-    for path in (settings.api_socket, settings.agent_socket):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(settings.run_dir, ignore_errors=True)
     structlog.get_logger("teardown").info("torn_down", devboxes=removed)
     return removed
 

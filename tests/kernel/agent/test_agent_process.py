@@ -14,6 +14,7 @@ from outgate.client.transport import unix_url
 from outgate.model.desired import ExecutionRequest
 from support.agent_rig import HOST_ADDRESS, OTHER_ADDRESS, AgentRig, open_agent_rig
 from support.agent_world import make_devbox, make_document
+from support.internet import Closing
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -138,6 +139,34 @@ def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
         assert not [t for t in times_s if dead_s < t < alive_s]
         assert [t for t in times_s if t > alive_s], "it works again"
         assert before == after
+
+    with_rig(scenario)
+
+
+WAIT = """
+import socket, time
+s = socket.create_connection(("allowed.example", 7), 5)
+s.sendall(b"x")
+assert s.recv(1)
+print("open", flush=True)
+try:
+    print(s.recv(1))
+except OSError:
+    print("reset")
+"""
+
+
+def test_a_gate_that_is_killed_leaves_no_connection_that_goes_on_sending() -> None:
+    async def scenario(rig: AgentRig) -> None:
+        await start_devbox(rig)
+        url = unix_url(rig.settings.agent_socket)
+        await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("wait", f"python3 -c '{WAIT}'"))
+        await rig.until(lambda: reached(rig, HOST_ADDRESS))
+        await asyncio.sleep(1)
+        (gate,) = rig.gate_pids()
+        os.kill(gate, signal.SIGKILL)
+        # Reset, not ended: an orphaned socket would first send what it holds, whatever the rules say by then.
+        await rig.until(lambda: rig.internet.journal(address=HOST_ADDRESS).connections[-1].closing is Closing.RESET)
 
     with_rig(scenario)
 

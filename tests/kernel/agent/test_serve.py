@@ -138,9 +138,9 @@ def place() -> Iterator[Place]:
                     server.process.wait()
             done = made.outgate("teardown")
             shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(made.settings.run_dir, ignore_errors=True)
             assert done.returncode == 0, done.stderr
     assert made.namespaces() == ()
+    assert not made.settings.run_dir.exists()
 
 
 def test_it_prints_the_key_and_one_ready_line_and_later_only_the_line(place: Place) -> None:

@@ -1,5 +1,6 @@
 """Settings that are names."""
 
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from outgate.errors import SettingError
 from outgate.server.agent_process import gate_config
 from outgate.server.context import api_settings, check_names, find_resolvers, host_context
+from outgate.server.host_network import choose_pool
 from outgate.server.identity import find_api_identity
 from outgate.settings import load_settings
 from support.agent_world import LAYOUT
@@ -20,6 +22,7 @@ from support.agent_world import LAYOUT
         ("OUTGATE_MCP_GATEWAY_HOSTS", "*"),
         ("OUTGATE_MIRROR_HOSTS", "10.0.0.1"),
         ("OUTGATE_TUNNEL_DOMAIN", "tunnel example"),
+        ("OUTGATE_API_KEY", "sixteen and more characters"),
     ],
 )
 def test_a_name_that_is_none_is_blamed_on_its_variable(
@@ -80,3 +83,29 @@ def test_the_api_never_becomes_root(monkeypatch: pytest.MonkeyPatch) -> None:
         find_api_identity(load_settings())
     monkeypatch.delenv("OUTGATE_API_USER")
     assert find_api_identity(load_settings()).uid != 0
+
+
+POOL = IPv4Network("10.213.16.0/20")
+OTHER = IPv4Network("10.80.0.0/20")
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "expected"),
+    [
+        (None, None, None),
+        (None, OTHER, OTHER),
+        (POOL, None, POOL),
+        (POOL, IPv4Network("10.213.0.0/16"), POOL),
+        (POOL, OTHER, OTHER),
+    ],
+)
+def test_the_pool_stays_as_long_as_the_setting_allows_it(
+    stored: IPv4Network | None, wanted: IPv4Network | None, expected: IPv4Network | None
+) -> None:
+    assert choose_pool(stored, wanted, has_devboxes=False) == expected
+
+
+def test_a_pool_in_use_is_not_given_up() -> None:
+    with pytest.raises(SettingError, match=r"OUTGATE_DEVBOX_NETWORK4 is 10\.80\.0\.0/20, but devboxes"):
+        choose_pool(POOL, OTHER, has_devboxes=True)
+    assert choose_pool(POOL, None, has_devboxes=True) == POOL

@@ -1,5 +1,6 @@
 """Directories, keys and locks on disk."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from outgate.api.privileges import Identity
 from outgate.errors import SettingError
 from outgate.server.places import (
     InstanceBusyError,
+    ensure_api_directory,
     ensure_directories,
     ensure_host_token,
     locked,
@@ -37,8 +39,9 @@ def mode(path: Path) -> int:
 
 
 def test_directories_are_made_with_their_owners_and_modes(settings: Settings) -> None:
-    ensure_directories(settings, ME)
-    ensure_directories(settings, ME)
+    for _ in range(2):
+        ensure_directories(settings)
+        ensure_api_directory(settings, ME)
     assert mode(settings.state_dir) == mode(settings.run_dir) == 0o711
     for path in (settings.api_dir, settings.agent_dir, settings.runtime_dir):
         assert mode(path) == 0o700
@@ -47,7 +50,7 @@ def test_directories_are_made_with_their_owners_and_modes(settings: Settings) ->
 def test_a_directory_that_was_there_keeps_its_mode(settings: Settings) -> None:
     settings.state_dir.mkdir(mode=0o755)
     settings.state_dir.chmod(0o755)
-    ensure_directories(settings, ME)
+    ensure_directories(settings)
     assert mode(settings.state_dir) == 0o755
 
 
@@ -55,8 +58,9 @@ def test_a_directory_that_was_there_keeps_its_mode(settings: Settings) -> None:
 def test_a_place_that_the_api_cannot_reach_is_refused_by_name(settings: Settings) -> None:
     settings.state_dir.mkdir(mode=0o700)
     settings.state_dir.chmod(0o700)
+    ensure_directories(settings)
     with pytest.raises(SettingError, match=f"cannot pass .*; allow it \\(chmod o\\+x .*{settings.state_dir.name}"):
-        ensure_directories(settings, Identity(12345, 12345))
+        ensure_api_directory(settings, Identity(12345, 12345))
 
 
 def test_the_token_is_made_once_for_root_alone(settings: Settings) -> None:
@@ -73,10 +77,17 @@ def test_the_first_key_is_made_at_the_first_start_only(settings: Settings) -> No
     assert read_api_key(settings) == key
     assert mode(settings.api_key_file) == 0o600
     assert make_first_key(settings) is None
-    ensure_directories(settings, ME)
+    ensure_directories(settings)
+    ensure_api_directory(settings, ME)
     settings.api_key_file.unlink()
     assert make_first_key(settings) is None, "whoever removes the file does not get another key by that"
     assert read_api_key(settings) is None
+
+
+def test_an_agent_or_an_image_that_comes_first_does_not_cost_the_key(settings: Settings) -> None:
+    ensure_directories(settings)
+    ensure_host_token(settings)
+    assert make_first_key(settings) is not None
 
 
 def test_a_chosen_key_is_written_down_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,3 +124,23 @@ def test_a_lock_keeps_others_out_until_its_holder_ends(settings: Settings) -> No
         holder.kill()
     with locked(settings, "serve", "A server"):
         pass
+
+
+def test_a_lock_file_that_was_removed_meanwhile_is_nobodys_lock(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = settings.run_dir / "serve.lock"
+    real = fcntl.flock
+    calls: list[int] = []
+
+    def remove_first(descriptor: int, how: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            path.unlink()
+        real(descriptor, how)
+
+    monkeypatch.setattr("outgate.server.places.fcntl.flock", remove_first)
+    with locked(settings, "serve", "A server"):
+        assert len(calls) == 2
+        with pytest.raises(InstanceBusyError), locked(settings, "serve", "A server"):
+            pass
