@@ -95,8 +95,8 @@ def tighten(world: World) -> list[Row]:
         holder = world.devbox.start(
             world.load_tool, "hold", FAR, str(port), world.hello, "1000", cpu=0, wait_for="held"
         )
-        started = time.monotonic()
-        posts(world, f"/v1/network-policies/{world.policy_id}", [narrow])
+        started = posts(world, f"/v1/network-policies/{world.policy_id}", [narrow])["started_s"]
+        assert isinstance(started, float)
         time.sleep(0.5)
         answer, _ = holder.communicate("done\n", timeout=30)
         seen = json.loads(answer.strip().splitlines()[-1])
@@ -109,7 +109,7 @@ def tighten(world: World) -> list[Row]:
                 50,
                 at_least=False,
                 unit="ms",
-                detail="from before the update's client started to the last reset seen in the box",
+                detail="from the update's request to the last reset seen in the box",
             )
         )
         posts(world, f"/v1/network-policies/{world.policy_id}", [{k: before[k] for k in narrow}])

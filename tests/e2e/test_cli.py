@@ -85,7 +85,9 @@ def test_keys_are_made_listed_and_revoked(stage: Stage) -> None:
 
 def test_flows_are_followed_until_interrupted(stage: Stage) -> None:
     devbox = stage.devbox(stage.policy(allowed_hostnames=[ALLOWED.name]))
-    command = [sys.executable, "-m", "outgate.cli.main", "flows", "--follow", "--json", "--devbox", devbox.id]
+    # A shell ignores SIGINT in what it starts in the background, and everything below inherits that.
+    listens = ["env", "--default-signal=INT"]
+    command = [*listens, sys.executable, "-m", "outgate.cli.main", "flows", "--follow", "--json", "--devbox", devbox.id]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**_environment(stage, {}), "PYTHONUNBUFFERED": "1"}
     ) as follower:

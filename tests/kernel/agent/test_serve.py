@@ -72,7 +72,7 @@ class Place:
         return str(answer.get("stdout", answer))
 
     @staticmethod
-    def until(condition: "object", timeout_s: float = 60) -> None:
+    def until(condition: "object", timeout_s: float = 120) -> None:
         assert callable(condition)
         deadline_s = time.monotonic() + timeout_s
         while not condition():
