@@ -56,7 +56,11 @@ def main() -> int:
             for name, measure in measures(seen).items():
                 if not arguments.only or name in arguments.only:
                     console.print(f"measuring {name} …")
-                    rows += measure()
+                    found = measure()
+                    # A run that is interrupted has shown what it had.
+                    for row in found:
+                        console.print(f"  {row.name}: {row.measured:.3g} {row.unit} ({row.detail})")
+                    rows += found
     show(rows, console)
     write(rows, arguments.out)
     console.print(f"wrote {arguments.out}/bench.json and bench.svg")
