@@ -11,19 +11,16 @@ from rich.console import Console
 from bench import control, flows, names, packets
 from bench.namespaces import Namespace, run
 from bench.report import Row, show, write
-from bench.world import World, gateway_of, instance_id, world
+from bench.world import World, gateway_of, world
 
 UPDATE_COUNTS = ((1, 5.0), (100, 10.0), (1000, 50.0))
 
 
-def gate_pid(state_dir: Path) -> int:
-    """Process id of the gate of the instance at ``state_dir``."""
-    (pid,) = run("pgrep", "-f", f"outgate.dataplane.gate.*{instance_id(state_dir)}").split()
-    return int(pid)
-
-
-def gate_rss_kib(state_dir: Path) -> int:
-    status = Path(f"/proc/{gate_pid(state_dir)}/status").read_text()
+def gate_rss_kib(serve_pid: int) -> int:
+    """Resident memory of the gate, which the agent started, which `outgate serve` started."""
+    (agent,) = run("pgrep", "-P", str(serve_pid), "-f", "outgate.server.agent_process").split()
+    (gate,) = run("pgrep", "-P", agent, "-f", "outgate.dataplane.gate").split()
+    status = Path(f"/proc/{gate}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
@@ -33,7 +30,7 @@ def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
     return {
         "kernel": lambda: flows.kernel_flows(seen),
         "relay": lambda: flows.relayed_flows(seen),
-        "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.state_dir)),
+        "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.process.pid)),
         "names": lambda: names.name_lookups(seen, router, gateway_of(seen.devbox)),
         "packets": lambda: packets.many_devboxes(seen),
         "api": lambda: control.api(seen),

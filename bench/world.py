@@ -164,7 +164,11 @@ def wait_until(condition: Any, what: str, *, seconds: float = 20) -> None:
 
 def _start_outgate(host: Namespace, folder: Path) -> Outgate:
     state = folder / "state"
-    environment = os.environ | {"OUTGATE_UPSTREAM_DNS": FAR, "OUTGATE_DEFAULT_POLICY": "deny_all"}
+    environment = os.environ | {
+        "OUTGATE_UPSTREAM_DNS": FAR,
+        "OUTGATE_DEFAULT_POLICY": "deny_all",
+        "OUTGATE_FLOWS_PER_DEVBOX": "16384",  # one devbox holds the 5,000 idle flows
+    }
     log = (folder / "serve.log").open("w")
     process = subprocess.Popen(
         host.command(sys.executable, "-m", "outgate.cli.main", "serve", "--ephemeral", "--state-dir", str(state)),

@@ -24,6 +24,12 @@ class IdPrefix(StrEnum):
     KEY = "key_"
     HOST = "host_"
     REQUEST = "req_"
+    SNAPSHOT = "snp_"
+    BLUEPRINT = "bpt_"
+    OBJECT = "obj_"
+    SECRET = "sec_"  # noqa: S105 - the prefix of an id
+    GATEWAY_CONFIG = "gwc_"
+    MCP_CONFIG = "mcp_"
 
 
 _SHAPES: Final = {prefix: re.compile(rf"{prefix}[0-9A-Za-z]{{{_LENGTH}}}\Z", re.ASCII) for prefix in IdPrefix}

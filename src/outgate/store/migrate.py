@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outgate.errors import SettingError
 from outgate.store.errors import StoreError, explain_database_error
-from outgate.store.tables import metadata
+from outgate.store.schema import metadata
 
 _LOCK_KEY: Final = 0x6F757467
 """Advisory lock ("outg") that makes api processes which start together migrate one after the other."""

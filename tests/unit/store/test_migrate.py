@@ -8,7 +8,7 @@ from sqlalchemy import text
 from outgate.errors import SettingError
 from outgate.store.database import Database
 from outgate.store.migrate import load_migrations, migrate
-from outgate.store.tables import metadata
+from outgate.store.schema import metadata
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_uses(database: Database) -> None:
