@@ -1,10 +1,14 @@
-"""Decisions that were carried out on this host: one canonical log line each, and the latest kept for readers.
+"""Decisions that were carried out on this host: the latest kept for readers, and one canonical log line each.
+
+The lines are for debugging: at the usual level there are none, since writing one costs more than deciding (with
+them the agent took 45 µs of every relayed connection, on the cores that the gate needs).
 
 Records come from the gate (lookups, relayed flows) and from the driver (what the kernel refused). The ring
 keeps the last ``_RECORDS_MAX`` of them; a reader that falls behind sees a gap in the numbers, never a stall.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ _RECORDS_MAX: Final = 20_000
 PAGE_MAX: Final = 1000
 
 
-class FlowEntry(msgspec.Struct, frozen=True):
+class FlowEntry(msgspec.Struct, frozen=True, gc=False):
     """A record and its place: ``number`` counts from 1 since the agent started."""
 
     number: int
@@ -66,11 +70,13 @@ class FlowLog:
         self._log = structlog.get_logger("flow")
 
     def add(self, records: Iterable[FlowRecord], dropped: int = 0) -> None:
-        """Log and keep ``records``; ``dropped`` more were lost on the way here."""
+        """Keep ``records``, and log them at debug level; ``dropped`` more were lost on the way here."""
+        is_logged = self._log.is_enabled_for(logging.DEBUG)
         for record in records:
             self._count += 1
             self._entries.append(FlowEntry(self._count, record))
-            self._log.info("flow", **_line_of(record))
+            if is_logged:
+                self._log.debug("flow", **_line_of(record))
         if dropped:
             self._dropped += dropped
             self._log.warning("flows_dropped", count=dropped)

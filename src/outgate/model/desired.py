@@ -183,7 +183,7 @@ class GateReady(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     relay_port: int
 
 
-class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One decision that was carried out, or one finished flow (``bytes_*`` and ``duration_ms`` set)."""
 
     time_ms: int
