@@ -26,18 +26,21 @@ from outgate.dataplane.ruleset import (
     DEVBOX_POLICY,
     HOST4,
     HOST6,
+    HOST6TO4,
     LIVE,
     SOURCE4,
     SOURCE6,
     address_map,
     cidr_map,
+    host_members,
     policy_chain,
 )
 from outgate.model.addresses import IPAddress
 from outgate.model.plan import AddressCell, PolicyPlan, PortCell
 
 _PROTOCOL_MAX: Final = 255
-STATE_SETS: Final = (LIVE, SOURCE4, SOURCE6, DEVBOX_POLICY, HOST4, HOST6)
+_HOST_SETS: Final = (HOST4, HOST6, HOST6TO4)
+STATE_SETS: Final = (LIVE, SOURCE4, SOURCE6, DEVBOX_POLICY, *_HOST_SETS)
 """Sets that a state determines, besides the two maps of each policy."""
 
 
@@ -81,9 +84,8 @@ def set_elements(state: RouterState, name: str) -> frozenset[Element]:
     """What one of the sets or maps that a state determines holds. Raises KeyError for any other name."""
     if name == LIVE:
         return frozenset(Element(mark(grant)) for grant in live_grants(state.plans.values()))
-    if name in (HOST4, HOST6):
-        hosts = (address for address in state.host_addresses if _host_set(address) == name)
-        return frozenset(Element(key_address(address)) for address in hosts)
+    if name in _HOST_SETS:
+        return frozenset(Element(key_address(address)) for address in host_members(state.host_addresses)[name])
     if name in STATE_SETS:
         held = (devbox_elements(devbox) for devbox in state.devboxes.values())
         return frozenset(elements[name] for elements in held if name in elements)
@@ -166,13 +168,14 @@ def _additions(diff: PlanDiff) -> list[BatchMessage]:
     ]
 
 
-def _host_set(address: IPAddress) -> str:
-    return HOST4 if address.version == 4 else HOST6
-
-
 def _change_hosts(old: frozenset[IPAddress], new: frozenset[IPAddress]) -> list[BatchMessage]:
-    messages: list[BatchMessage] = []
-    for build, addresses in ((delete_elements, old - new), (add_elements, new - old)):
-        for address in sorted(addresses, key=lambda item: (item.version, int(item))):
-            messages += build(TABLE, _host_set(address), [Element(key_address(address))])
-    return messages
+    before, after = host_members(old), host_members(new)
+    return [
+        item
+        for name in _HOST_SETS
+        for build, held, others in (
+            (delete_elements, before[name], frozenset(after[name])),
+            (add_elements, after[name], frozenset(before[name])),
+        )
+        for item in build(TABLE, name, [Element(key_address(address)) for address in held if address not in others])
+    ]

@@ -1,5 +1,6 @@
 """What the ruleset's chain ``judge_again`` decides, told in Python: may a flow whose grant died live on? Pure."""
 
+from outgate.core.ranges import embedded_addresses
 from outgate.dataplane.conntrack import TrackedFlow
 from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan
@@ -7,7 +8,8 @@ from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan
 
 def is_allowed_again(flow: TrackedFlow, plan: PolicyPlan, host_addresses: frozenset[IPAddress]) -> bool:
     """Whether the ruleset lets a TCP flow whose grant died live on under another one (as its chains decide it)."""
-    if flow.mark & GRANT_ALL_BIT or flow.destination in host_addresses:
+    reached = (flow.destination, *embedded_addresses(flow.destination))
+    if flow.mark & GRANT_ALL_BIT or not host_addresses.isdisjoint(reached):
         return False
     if plan.grant_all in plan.live:
         return True

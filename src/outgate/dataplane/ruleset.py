@@ -18,7 +18,7 @@ reordered without thinking: ``accept`` ends a hook for good, and ``tproxy`` lets
 listens, which is why a ``drop`` stands right behind it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
@@ -28,6 +28,7 @@ from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
 from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, encode_names
 from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN
+from outgate.model.addresses import IPAddress
 from outgate.model.plan import GRANT_ALL_BIT, AddressCell, PolicyPlan, PortCell
 
 LIVE: Final = "live"
@@ -36,6 +37,8 @@ SOURCE4: Final = "source4"
 SOURCE6: Final = "source6"
 HOST4: Final = "host4"
 HOST6: Final = "host6"
+HOST6TO4: Final = "host6to4"
+"""/48 networks, by their first address: what a 6to4 router would bring to one of the host's IPv4 addresses."""
 FLOOR4: Final = "floor4"
 FLOOR6: Final = "floor6"
 FLOWS: Final = "flows"
@@ -72,6 +75,21 @@ class RulesetOptions:
 
     always_denied: tuple[IPv4Network | IPv6Network, ...]
     flows_per_devbox_max: int = FLOWS_PER_DEVBOX_MAX
+
+
+def host_members(addresses: Collection[IPAddress]) -> Mapping[str, tuple[IPAddress, ...]]:
+    """The host's addresses by the set that closes them, in order.
+
+    An IPv4 address is closed in the IPv6 forms that carry it as well (``core.decide`` unwraps them).
+    """
+    members: dict[str, set[IPAddress]] = {HOST4: set(), HOST6: set(), HOST6TO4: set()}
+    for address in addresses:
+        members[HOST4 if address.version == 4 else HOST6].add(address)
+        if address.version == 4:
+            for network in embedding_networks(IPv4Network(address)):
+                is_single = network.prefixlen == network.max_prefixlen
+                members[HOST6 if is_single else HOST6TO4].add(network.network_address)
+    return {name: tuple(sorted(held, key=int)) for name, held in members.items()}
 
 
 def cidr_map(number: int) -> str:
@@ -159,13 +177,14 @@ def _render_sets(
 ) -> Iterable[str]:
     floor4, floor6 = floor_networks(layout, options)
     devboxes = sorted(state.devboxes.values(), key=lambda devbox: devbox.slot)
-    hosts = sorted(state.host_addresses, key=lambda address: (address.version, int(address)))
+    hosts = host_members(state.host_addresses)
     live = sorted(frozenset[int]().union(*(plan.live for plan in state.plans.values())))
     yield _render_set("set", LIVE, ["type mark"], map(_mark, live))
     yield _render_set("set", FLOOR4, ["type ipv4_addr", "flags interval"], map(str, floor4))
     yield _render_set("set", FLOOR6, ["type ipv6_addr", "flags interval"], map(str, floor6))
-    yield _render_set("set", HOST4, ["type ipv4_addr"], (str(a) for a in hosts if a.version == 4))
-    yield _render_set("set", HOST6, ["type ipv6_addr"], (str(a) for a in hosts if a.version == 6))
+    for name in (HOST4, HOST6, HOST6TO4):
+        kind = "type ipv4_addr" if name == HOST4 else "type ipv6_addr"
+        yield _render_set("set", name, [kind], map(str, hosts[name]))
     sources4 = (f'"{devbox.link}" . {devbox.address4}' for devbox in devboxes)
     sources6 = (f'"{devbox.link}" . {devbox.address6}' for devbox in devboxes if devbox.address6 is not None)
     yield _render_set("set", SOURCE4, ["type ifname . ipv4_addr"], sources4)

@@ -74,6 +74,7 @@ CHAINS: Final = Template("""\
         ip daddr @host4 goto deny
         ip6 daddr @floor6 goto deny
         ip6 daddr @host6 goto deny
+        ip6 daddr & ffff:ffff:ffff:: @host6to4 goto deny
         iifname vmap @devbox_policy
         goto name_bound
     }
@@ -149,6 +150,7 @@ CHAINS: Final = Template("""\
         ct original ip daddr @host4 return
         ct original ip6 daddr @floor6 return
         ct original ip6 daddr @host6 return
+        ct original ip6 daddr & ffff:ffff:ffff:: @host6to4 return
         iifname vmap @devbox_policy
         oifname vmap @devbox_policy
     }
@@ -183,6 +185,7 @@ $bare_resets
         ip daddr @host4 goto refuse
         ip6 daddr @floor6 goto refuse
         ip6 daddr @host6 goto refuse
+        ip6 daddr & ffff:ffff:ffff:: @host6to4 goto refuse
     }
 
     chain deny {

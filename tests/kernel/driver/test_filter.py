@@ -5,9 +5,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Network
 
 import pytest
 
+from outgate.core.ranges import embedding_networks
 from outgate.dataplane import netns
 from outgate.model.addresses import Protocol
 from support.driver_world import (
@@ -160,6 +162,9 @@ def test_private_networks_open_with_everything_and_the_floor_does_not(world: Wor
         str(layout.uplink_host4),
         str(layout.uplink_router4),
         str(layout.uplink_host6),
+        # The forms in which IPv6 carries one of the host's own IPv4 addresses.
+        *(str(network[0]) for network in embedding_networks(IPv4Network(HOST4)) if network[0].ipv4_mapped is None),
+        str(embedding_networks(IPv4Network(HOST4))[-1][-1]),
     ]
     with world.far.tap() as tap:
         for address in unreachable:

@@ -39,6 +39,9 @@ def flow(address: str, port: int, mark: int = 19) -> TrackedFlow:
         (EVERYTHING, flow("2a0f::1", 80), True),
         (EVERYTHING, flow("2a0f::1", 80, GRANT_ALL_BIT | 17), False),
         (EVERYTHING, flow("45.45.45.1", 80), False),
+        (EVERYTHING, flow("64:ff9b::2d2d:2d01", 80), False),
+        (EVERYTHING, flow("2002:2d2d:2d01::7", 80), False),
+        (EVERYTHING, flow("2002:2d2d:2d02::7", 80), True),
         (NOTHING, flow("45.45.46.1", 443), False),
     ],
 )
