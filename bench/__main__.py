@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import control, flows, names, packets
-from bench.namespaces import Namespace, run
+from bench.namespaces import run
 from bench.report import Row, show, write
 from bench.world import World, gateway_of, world
 
@@ -26,12 +26,11 @@ def gate_rss_kib(serve_pid: int) -> int:
 
 def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
     """The groups of rows by name, in the order in which they disturb each other least."""
-    router = Namespace(seen.plain.name.replace("box-", "router-"), seen.load_tool)
     return {
         "kernel": lambda: flows.kernel_flows(seen),
         "relay": lambda: flows.relayed_flows(seen),
         "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.process.pid)),
-        "names": lambda: names.name_lookups(seen, router, gateway_of(seen.devbox)),
+        "names": lambda: names.name_lookups(seen, gateway_of(seen.devbox)),
         "packets": lambda: packets.many_devboxes(seen),
         "api": lambda: control.api(seen),
         "start": lambda: control.starts(seen),

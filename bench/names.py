@@ -51,9 +51,9 @@ def _start_dnsmasq(router: Namespace) -> None:
     wait_until(lambda: "5353" in router.run("ss", "-Hlun", "sport", "=", "5353"), "dnsmasq listens")
 
 
-def name_lookups(world: World, router_plain: Namespace, gateway: str) -> list[Row]:
+def name_lookups(world: World, gateway: str) -> list[Row]:
     """Each resolver one hop away from its client, as the gate is from a devbox."""
-    start_unbound(router_plain, ROUTER_PLAIN, world.folder)
+    start_unbound(world.router_plain, ROUTER_PLAIN, world.folder)
     servers = {world.plain.name: ROUTER_PLAIN, world.devbox.name: gateway}
     few = _query_file(world.folder, "few.txt", 200, "n{}.bench.example A")
     ways = {"unbound": world.plain, "outgate": world.devbox}
@@ -76,13 +76,13 @@ def name_lookups(world: World, router_plain: Namespace, gateway: str) -> list[Ro
             unit="µs",
             detail=f"unbound {latency['unbound']:.0f} µs, outgate {latency['outgate']:.0f} µs (means)",
         ),
-        _forwarded(world, router_plain, gateway),
+        _forwarded(world, gateway),
     ]
 
 
-def _forwarded(world: World, router_plain: Namespace, gateway: str) -> Row:
+def _forwarded(world: World, gateway: str) -> Row:
     """Names never asked before, by a devbox under allow_all: every one must be fetched from the far resolver."""
-    _start_dnsmasq(router_plain)
+    _start_dnsmasq(world.router_plain)
     before = devbox_namespaces(world.outgate)
     policy = world.outgate.call("POST", "/v1/network-policies", {"name": "bench-all", "allow_all": True})
     start_devbox(world.outgate, policy["id"])

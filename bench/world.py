@@ -65,6 +65,7 @@ class World:
     far: Namespace
     host: Namespace
     plain: Namespace
+    router_plain: Namespace
     nginx: Namespace
     devbox: Namespace
     outgate: Outgate
@@ -259,6 +260,7 @@ def world(folder: Path) -> Iterator[World]:
             far=made["far"],
             host=made["host"],
             plain=made["box-plain"],
+            router_plain=made["router-plain"],
             nginx=made["box-nginx"],
             devbox=devbox,
             outgate=outgate,
