@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 
+import msgspec
+
 from outgate.core.ranges import normalise_address
 from outgate.core.wildcard_budget import WildcardBudget
 from outgate.model.addresses import IPAddress
@@ -42,16 +44,14 @@ _KERNEL_SLACK_S = 1.0
 what is gone fails its whole transaction. The kernel ends it by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinKey:
+class PinKey(msgspec.Struct, frozen=True, gc=False):
     """One pin: ``devbox_id`` learnt ``address``."""
 
     devbox_id: str
     address: IPAddress
 
 
-@dataclass(frozen=True, slots=True)
-class PinWrite:
+class PinWrite(msgspec.Struct, frozen=True, gc=False):
     """Write this element to the kernel, to live ``timeout_s`` from now.
 
     ``is_new``: the kernel does not have it; otherwise its life is renewed. ``names``: what to keep with the
@@ -65,8 +65,7 @@ class PinWrite:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PinChange:
+class PinChange(msgspec.Struct, frozen=True, gc=False):
     """What one lesson asks of the kernel: at most one write, and the deletion of a pin that made room."""
 
     write: PinWrite | None = None

@@ -1,8 +1,9 @@
 """Answers by question, for as long as their TTL says, within bounds of number and memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from outgate.wire.dns_answer import Answer, RelayedAnswer
 
@@ -27,8 +28,7 @@ class Question(NamedTuple):
     checking_disabled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(msgspec.Struct, frozen=True, gc=False):
     """An answer and the time (monotonic seconds) in which it holds."""
 
     answer: Answer | RelayedAnswer

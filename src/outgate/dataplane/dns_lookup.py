@@ -1,9 +1,10 @@
 """Lookups: one question, one answer, from the cache or from upstream; asked once however many wait for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
+
+import msgspec
 
 from outgate.core.pins import clamp_ttl_s
 from outgate.dataplane.dns_cache import DnsCache, Question, StoredAnswer
@@ -20,8 +21,7 @@ NEGATIVE_TTL_S_MAX: Final = 60
 RELAYED_TTL_S_MAX: Final = 3600
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamFailure:
+class UpstreamFailure(msgspec.Struct, frozen=True, gc=False):
     """No resolver gave a usable answer in time; ``text`` says in a few words what happened."""
 
     text: str

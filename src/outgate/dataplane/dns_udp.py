@@ -31,7 +31,8 @@ _DRAIN_OF_LINK_MAX: Final = 16
 _QUERY_BYTES_MAX: Final = 1024
 """A question has 271 bytes at most; what is longer comes with options nobody needs."""
 _RECEIVE_BUFFER_BYTES: Final = 4 << 20
-_READY_BYTES_MAX: Final = 32 << 20
+_READY_BYTES_MAX: Final = 8 << 20
+"""Some 25,000 replies. Letting all of them go takes some 10 ms, in which nobody is served."""
 _READY_OVERHEAD_BYTES: Final = 300
 _CROWDED_TURNS: Final = 8
 """Turns in a row that left datagrams behind before sources are counted."""

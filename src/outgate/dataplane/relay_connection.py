@@ -476,7 +476,7 @@ class Connection:
         self._note_decided()
         context.lingers.discard(self)
         self._drop_upstream(is_reset=is_reset)
-        context.loop.unregister(self._client.fileno())
+        context.loop.forget(self._client.fileno())
         if is_reset:
             reset(self._client)
         else:

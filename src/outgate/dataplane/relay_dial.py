@@ -6,9 +6,10 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Final
+
+import msgspec
 
 from outgate.dataplane.loop import Loop, Timer
 from outgate.model.addresses import IPAddress
@@ -49,8 +50,7 @@ def order_addresses(addresses: Sequence[IPAddress]) -> tuple[IPAddress, ...]:
     return tuple(address for address in mixed if address is not None)[:ATTEMPTS_MAX]
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True, gc=False):
     """An open connection, not registered with the loop, and where it leads."""
 
     socket: socket.socket

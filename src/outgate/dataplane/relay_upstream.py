@@ -103,7 +103,7 @@ class Upstream:
             self._dial.cancel()
             self._dial = None
         if self.socket is not None:
-            self._loop.unregister(self.socket.fileno())
+            self._loop.forget(self.socket.fileno())
             if is_reset:
                 reset(self.socket)
             else:

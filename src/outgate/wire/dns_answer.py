@@ -6,8 +6,9 @@ says what has to be changed in it.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from outgate.wire.dns import (
     ADDRESS_BYTES,
@@ -39,8 +40,7 @@ _SOA_NUMBERS_BYTES: Final = 20
 _QUESTION_POINTER: Final = bytes((0xC0, HEADER_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What an upstream resolver said to one question.
 
     ``addresses`` are packed, in the answer's order, without repeats; they lie at the end of the CNAME chain that
@@ -54,8 +54,7 @@ class Answer:
     is_truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RelayedAnswer:
+class RelayedAnswer(msgspec.Struct, frozen=True, gc=False):
     """A checked message that may go on to the devbox.
 
     ``body`` is what stands between the question and the upstream's OPT record (which concerns only us and the

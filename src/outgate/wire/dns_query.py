@@ -5,8 +5,9 @@ from its question alone, so that no byte of the devbox's choosing but the name's
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from outgate.wire.dns import (
     CLASS_IN,
@@ -31,8 +32,7 @@ _EDNS_VERSION_SHIFT: Final = 16
 _DNSSEC_OK: Final = 0x8000
 
 
-@dataclass(slots=True)
-class Query:
+class Query(msgspec.Struct, gc=False):
     """One parsed query. ``question`` is the question section as asked: a reply echoes its spelling.
 
     ``wire_name`` is the name in lower case. ``udp_bytes_max`` is what the client takes over UDP.

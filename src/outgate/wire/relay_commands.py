@@ -3,8 +3,9 @@
 Made by :mod:`outgate.wire.relay_flow`, carried out by whoever holds the sockets.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from outgate.model.flow import Handshake
 from outgate.model.names import DomainName
@@ -12,15 +13,13 @@ from outgate.model.verdict import Deny
 from outgate.wire.http1_page import RefusalStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(msgspec.Struct, frozen=True, gc=False):
     """Ask for a verdict on what the client said, and hand it to ``judged``."""
 
     handshake: Handshake
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(msgspec.Struct, frozen=True, gc=False):
     """Connect to ``name``'s own addresses, or to the address that the box chose when ``name`` is None.
 
     A connection that is there already, or on its way, is dropped.
@@ -29,35 +28,29 @@ class Dial:
     name: DomainName | None
 
 
-@dataclass(frozen=True, slots=True)
-class SendUpstream:
+class SendUpstream(msgspec.Struct, frozen=True, gc=False):
     """Send these bytes, in order."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PassDown:
+class PassDown(msgspec.Struct, frozen=True, gc=False):
     """Let the server's bytes through to the client; the client's stay."""
 
 
-@dataclass(frozen=True, slots=True)
-class PassBoth:
+class PassBoth(msgspec.Struct, frozen=True, gc=False):
     """From here on bytes go both ways unread, and so does the end of either side."""
 
 
-@dataclass(frozen=True, slots=True)
-class PassRequests:
+class PassRequests(msgspec.Struct, frozen=True, gc=False):
     """From here on the client's bytes come by ``receive`` and the server's by ``responded``, save what is passable."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishUpstream:
+class FinishUpstream(msgspec.Struct, frozen=True, gc=False):
     """The client says nothing more: pass that on when everything is sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """How a refused HTTP request is answered."""
 
     status: RefusalStatus
@@ -65,16 +58,14 @@ class Answer:
     with_body: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True, gc=False):
     """End it: drop the server's side by a reset; answer the client when ``answer`` is there, else reset it too."""
 
     deny: Deny
     answer: Answer | None
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(msgspec.Struct, frozen=True, gc=False):
     """The client left before it said anything that could be judged: drop everything, nothing is to be reported."""
 
 

@@ -1,12 +1,12 @@
 """What holds of every policy and flow, whatever the rules are."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from outgate.core.decide import decide_answer, decide_flow, decide_lookup, decide_teach, floor_class, prepare_policy
 from outgate.core.ranges import ALWAYS_DENIED
