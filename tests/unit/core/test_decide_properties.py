@@ -1,12 +1,13 @@
 """What holds of every policy and flow, whatever the rules are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec import structs
 
 from outgate.core.decide import decide_answer, decide_flow, decide_lookup, decide_teach, floor_class, prepare_policy
 from outgate.core.ranges import ALWAYS_DENIED
@@ -87,8 +88,8 @@ def test_a_mapped_address_is_judged_like_the_one_inside(
     flow = flow_of(data, policy)
     address = data.draw(addresses_near(policy.egress.allowed_cidrs))
     mapped = IPv6Address(int(IPv6Address("::ffff:0:0")) | int(address))
-    assert judge(policy, replace(flow, address=mapped), taught, context) == judge(
-        policy, replace(flow, address=address), taught, context
+    assert judge(policy, structs.replace(flow, address=mapped), taught, context) == judge(
+        policy, structs.replace(flow, address=address), taught, context
     )
 
 
