@@ -16,8 +16,9 @@ A flow is judged in this order, and the first that speaks decides:
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from ipaddress import IPv4Address
+
+from msgspec import structs
 
 from outgate.core import sentences
 from outgate.core.prepared import HostRule, PreparedPolicy, prepare_policy
@@ -98,7 +99,7 @@ def decide_flow(policy: PreparedPolicy, flow: Flow, taught: Collection[DomainNam
     if by_cidr is not None:
         return by_cidr
     if address is not flow.address:
-        flow = replace(flow, address=address)
+        flow = structs.replace(flow, address=address)
     return _decide_by_names(policy, flow, floor, taught, context)
 
 
