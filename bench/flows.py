@@ -48,8 +48,8 @@ def _ratio(name: str, seen: Mapping[str, float], of: str, owed: float, unit: str
 
 
 def kernel_flows(world: World) -> list[Row]:
-    """CIDR flows against plain forwarding."""
-    ways = {"plain": world.plain, "outgate": world.devbox}
+    """CIDR flows against plain forwarding; plain forwarding behind a masquerade is measured too, and shown."""
+    ways = {"plain": world.plain, "plain behind NAT": world.nat, "outgate": world.devbox}
     down = interleaved(_streams(world, PORT_PLAIN, "down"), ways)
     up = interleaved(_streams(world, PORT_PLAIN, "up"), ways)
     rate = interleaved(_connections(world, PORT_PLAIN), ways)

@@ -1,10 +1,12 @@
 """The bench's topology: four ways from a box to one far server, all through the same host namespace.
 
     box-plain  — router-plain ─┐
+    box-nat    — router-nat   ─┤
     box-nginx  — router-nginx ─┤ host — far
     devbox(es) — Outgate ──────┘
 
-``plain`` only forwards (no table, no conntrack in its router); ``nginx`` is `ssl_preread` behind a
+``plain`` only forwards (no table, no conntrack in its router); ``nat`` does so too, but the host masquerades it, as
+it must any box with a private address; ``nginx`` is `ssl_preread` behind a
 REDIRECT; Outgate is `outgate serve`, started in the host namespace and used through its API.
 """
 
@@ -65,6 +67,7 @@ class World:
     far: Namespace
     host: Namespace
     plain: Namespace
+    nat: Namespace
     router_plain: Namespace
     nginx: Namespace
     devbox: Namespace
@@ -91,7 +94,7 @@ def _wire(made: dict[str, Namespace], prefix: str) -> None:
     far.run("ip", "route", "add", "default", "via", "10.80.0.1")
     host.run("ip", "route", "add", "default", "via", "10.80.0.2")
     host.sysctl(ipv4__conf__all__forwarding=1)
-    for number, kind in ((1, "plain"), (3, "nginx")):
+    for number, kind in ((1, "plain"), (3, "nginx"), (5, "nat")):
         box, router = made[f"box-{kind}"], made[f"router-{kind}"]
         join(router, box, f"{prefix}b{number}", str(number))
         join(host, router, f"{prefix}r{number}", str(number + 1))
@@ -99,6 +102,11 @@ def _wire(made: dict[str, Namespace], prefix: str) -> None:
         router.run("ip", "route", "add", "default", "via", f"10.80.{number + 1}.1")
         host.run("ip", "route", "add", f"10.80.{number}.0/30", "via", f"10.80.{number + 1}.2")
         router.sysctl(ipv4__conf__all__forwarding=1)
+
+
+def _masquerade(host: Namespace, network: str) -> None:
+    rule = f"table ip bench {{ chain post {{ type nat hook postrouting priority srcnat; ip saddr {network} masquerade; }}; }}"
+    run(*host.command("nft", "-f", "-"), text_in=rule)
 
 
 def many_ports(where: Namespace) -> None:
@@ -235,9 +243,10 @@ def world(folder: Path) -> Iterator[World]:
     hello.write_bytes(client_hello(NAME))
     tool = build_load_tool(folder)
     with ExitStack() as stack:
-        names = ("far", "host", "router-plain", "box-plain", "router-nginx", "box-nginx")
+        names = ("far", "host", "router-plain", "box-plain", "router-nginx", "box-nginx", "router-nat", "box-nat")
         made = stack.enter_context(namespaces(prefix, names, tool))
         _wire(made, prefix)
+        _masquerade(made["host"], "10.80.5.0/30")
         _start_far_servers(made["far"], hello, folder)
         _start_nginx(made["router-nginx"], folder)
         outgate = _start_outgate(made["host"], folder)
@@ -254,13 +263,14 @@ def world(folder: Path) -> Iterator[World]:
         devbox_id = start_devbox(outgate, policy["id"])
         (devbox_name,) = devbox_namespaces(outgate)
         devbox = Namespace(devbox_name, tool)
-        for where in (made["box-plain"], made["box-nginx"], made["router-nginx"], devbox):
+        for where in (made["box-plain"], made["box-nat"], made["box-nginx"], made["router-nginx"], devbox):
             many_ports(where)  # Outgate's router has this by itself
         yield World(
             far=made["far"],
             host=made["host"],
             plain=made["box-plain"],
             router_plain=made["router-plain"],
+            nat=made["box-nat"],
             nginx=made["box-nginx"],
             devbox=devbox,
             outgate=outgate,

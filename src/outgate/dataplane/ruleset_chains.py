@@ -55,14 +55,13 @@ CHAINS: Final = Template("""\
     chain judge {
         type filter hook prerouting priority mangle; policy drop;
         iifname { "lo", "uplink" } accept
-        ct mark @live accept
+        # Granted once: the forward hook asks whether the grant is still live, and judges the flow again if not.
+        ct mark != 0x00000000 accept
         ct state invalid drop
         # Only neighbour discovery and lookups at the gateway are untracked; the forward hook refuses them.
         ct state untracked accept
         meta l4proto tcp ct state established socket wildcard 0 socket transparent 1 \\
             meta mark set $relay_mark accept
-        # Granted once, and not any more: the forward hook judges such flows.
-        ct mark != 0x00000000 accept
         # An ICMP error about a flow that no grant covers must not have that flow judged again.
         ct state related drop
         ct status dnat goto lookup
