@@ -38,7 +38,7 @@ from outgate.dataplane.pin_restore import reconcile_pins, rejudge_pins
 from outgate.dataplane.pin_writer import KernelPinSets, PinSets, PinWriter
 from outgate.dataplane.records import Recorder
 from outgate.dataplane.relay import Relay
-from outgate.dataplane.relay_context import limits_for_descriptors
+from outgate.dataplane.relay_context import RelayLimits, limits_for_descriptors
 from outgate.dataplane.resolver import Resolver
 from outgate.errors import OutgateError
 from outgate.model.desired import GateApplied, GateApply, GateReady, GateWarning
@@ -234,13 +234,13 @@ def _open_relay_listeners(port: int, *, has_ipv6: bool) -> list[socket.socket]:
     return listeners
 
 
-def _make_relay(needs: RelayNeeds, listeners: Sequence[socket.socket], descriptors_max: int) -> RelayPart:
+def _make_relay(needs: RelayNeeds, listeners: Sequence[socket.socket], limits: RelayLimits) -> RelayPart:
     return Relay(
         needs.loop,
         needs.table,
         needs.resolver,
         needs.recorder,
-        limits=limits_for_descriptors(descriptors_max),
+        limits=limits,
         listeners=listeners,
         keep_pin=needs.keep_pin,
     )
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(control: socket.socket) -> str:
     config = receive_config(control)
-    descriptors_max = privileges.raise_descriptor_limit()
+    limits = limits_for_descriptors(privileges.raise_descriptor_limit(), config.flows_per_devbox)
     families = tuple({server.family for server in upstream_servers(config)})
     sockets = NamespaceSockets(families, prepare=privileges.keep_capabilities)
     _enter(config)
@@ -287,7 +287,7 @@ def _serve(control: socket.socket) -> str:
         pin_sets=KernelPinSets(),
         upstream_sockets=sockets,
         relay_port=listeners[0].getsockname()[1],
-        make_relay=lambda needs: _make_relay(needs, listeners, descriptors_max),
+        make_relay=lambda needs: _make_relay(needs, listeners, limits),
     )
     gate = Gate(config, control, parts)
     privileges.keep_capabilities(privileges.CAP_NET_ADMIN)

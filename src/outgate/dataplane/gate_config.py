@@ -6,6 +6,7 @@ import msgspec
 
 from outgate.dataplane.dns_exchange import ServerAddress
 from outgate.dataplane.dns_gate import DeniedAnswer
+from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX
 from outgate.errors import InvalidValueError
 from outgate.model.flow import HostContext
 from outgate.model.names import parse_domain_name, parse_host_pattern
@@ -26,6 +27,8 @@ class GateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     dns_addresses: tuple[str, ...]
     resolvers: tuple[str, ...]
     relay_port: int
+    flows_per_devbox: int = FLOWS_PER_DEVBOX_MAX
+    """The relay's own bound; the kernel's is the same."""
     dns_port: int = _DNS_PORT
     denied_answer: DeniedAnswer = DeniedAnswer.NXDOMAIN
     has_ipv6: bool = True

@@ -36,9 +36,10 @@ class RelayLimits:
     linger_s: float = 3.0
 
 
-def limits_for_descriptors(descriptors_max: int) -> RelayLimits:
+def limits_for_descriptors(descriptors_max: int, flows_per_devbox: int) -> RelayLimits:
     """Limits for a process that may open ``descriptors_max`` descriptors (RLIMIT_NOFILE)."""
-    return RelayLimits(flows=max(1, (descriptors_max - _DESCRIPTORS_SPARED) // _DESCRIPTORS_PER_FLOW))
+    flows = max(1, (descriptors_max - _DESCRIPTORS_SPARED) // _DESCRIPTORS_PER_FLOW)
+    return RelayLimits(flows_per_devbox=flows_per_devbox, flows=flows)
 
 
 class DueQueue(Generic[T]):

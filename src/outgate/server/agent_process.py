@@ -43,6 +43,7 @@ def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
         dns_addresses=dns,
         resolvers=find_resolvers(settings),
         relay_port=layout.relay_port,
+        flows_per_devbox=settings.flows_per_devbox,
         denied_answer=DeniedAnswer(settings.denied_answer.value),
         has_ipv6=layout.has_ipv6,
         devbox_networks=(str(layout.pool4), str(layout.pool6)),

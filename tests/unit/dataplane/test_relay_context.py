@@ -43,7 +43,8 @@ def test_what_is_discarded_while_others_come_due_does_not() -> None:
 
 @pytest.mark.parametrize(("descriptors", "flows"), [(20_000, 9_488), (1024, 1)])
 def test_limits_leave_descriptors_for_the_rest(descriptors: int, flows: int) -> None:
-    assert limits_for_descriptors(descriptors).flows == flows
+    limits = limits_for_descriptors(descriptors, 16_384)
+    assert (limits.flows, limits.flows_per_devbox) == (flows, 16_384)
 
 
 def entry(*patterns: str) -> DevboxEntry:
