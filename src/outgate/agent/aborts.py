@@ -1,7 +1,8 @@
 """Telling programs in devboxes that their revoked flows are dead: after the update was reported, a few at a time.
 
-The flows are dead already when this is asked for, so nobody waits. Requests of quick updates are gathered: each
-walk through the kernel's table of flows takes some 10 ms of the driver's only thread.
+The flows are dead already when this is asked for, so nobody waits. Requests of quick updates are gathered, and have a
+thread of their own: each walk through the kernel's table of flows takes some 10 ms even if it is empty (its size is
+what counts), and the next update shall not wait for it.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ DELAY_S: Final = 0.01
 class Aborts:
     """Gathers revoked grants and has their sockets destroyed. Belongs to the event loop's thread."""
 
-    def __init__(self, driver: Driver, kernel: KernelThread, live: Callable[[], Collection[int]]) -> None:
+    def __init__(self, driver: Driver, live: Callable[[], Collection[int]]) -> None:
         """``live`` says which grants are in force at the moment; one that is again is left alone."""
-        self._driver, self._kernel, self._live = driver, kernel, live
+        self._driver, self._live = driver, live
+        self._thread = KernelThread("aborts")
         self._log = structlog.get_logger("aborts")
         self._grants: set[int] = set()
         self._devbox_ids: set[str] = set()
@@ -41,7 +43,7 @@ class Aborts:
         grants, devbox_ids = self._grants - set(self._live()), self._devbox_ids
         self._grants, self._devbox_ids = set(), set()
         if grants:
-            future = self._kernel.submit(lambda: self._driver.abort_revoked(grants, devbox_ids))
+            future = self._thread.submit(lambda: self._driver.abort_revoked(grants, devbox_ids))
             future.add_done_callback(self._note_end)
 
     def _note_end(self, future: "Future[int]") -> None:

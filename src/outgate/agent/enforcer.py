@@ -85,7 +85,7 @@ class Enforcer:
     ) -> None:
         self._driver, self._thread, self._gate, self._layout = driver, kernel, gate, layout
         self._health, self._events = health, events
-        self._aborts = Aborts(driver, kernel, self._live_grants)
+        self._aborts = Aborts(driver, self._live_grants)
         self._log = structlog.get_logger("enforcer")
         self._work = asyncio.Event()
         self._wanted_policies: Mapping[str, PolicyDocument] = {}

@@ -1,4 +1,4 @@
-"""The one thread in which the driver lives: it is for one thread at a time, and enters namespaces on its way."""
+"""Threads for the driver: it blocks, enters namespaces on its way, and is for one thread at a time but for aborts."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,8 +11,8 @@ _Result = TypeVar("_Result")
 class KernelThread:
     """Runs calls one after another, in the order in which they were handed in."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+    def __init__(self, name: str = "kernel") -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(self, call: Callable[[], _Result]) -> _Result:
         """What ``call`` returns or raises, without holding up the event loop."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection
 
 from outgate.clock import monotonic_s
@@ -124,10 +125,15 @@ async def take_report(services: Services, host: HostRow, report: HostReport, now
     enforced = Topic(Subject.ENFORCED, host.id)
     services.presence.see(host.id, monotonic_s())
     services.presence.set_enforced(host.id, report.enforced)
+    said = structs.replace(report, enforced=0)
     if not services.database.is_shared:
-        # What is enforced is so whether or not it is stored: updates need not wait for this commit.
+        # What is enforced is so whether or not it is stored: updates need not wait for this commit, nor have one
+        # each. A process that starts on an older word hears of it again before any update is answered.
         services.wakeups.notify(enforced)
+        if not report.devboxes and services.presence.is_stored(host.id, said, now_ms):
+            return
     noted = await services.database.write(lambda tx: _note_report(tx, host, report, now_ms))
+    services.presence.note_stored(host.id, structs.replace(said, devboxes=()), now_ms)
     services.wakeups.notify(enforced, *(Topic(Subject.DEVBOX, devbox_id) for devbox_id in noted.devbox_ids))
     if noted.has_news:
         services.wakeups.notify(Topic(Subject.DESIRED_STATE, host.id))

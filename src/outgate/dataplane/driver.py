@@ -140,7 +140,8 @@ class Driver(Protocol):
         """Destroy the sockets, in these devboxes, of TCP flows that carry one of ``grants`` and lost their rule.
 
         The programs notice at once, and one reset reaches each far side. Flows that another rule still
-        allows are left alone. Returns the number of sockets destroyed.
+        allows are left alone. Returns the number of sockets destroyed. The one method that another thread may
+        call meanwhile.
         """
         ...
 

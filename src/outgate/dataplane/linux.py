@@ -271,23 +271,26 @@ class LinuxDriver:
 
     def abort_revoked(self, grants: Collection[int], devboxes: Collection[str]) -> int:
         """See :class:`~outgate.dataplane.driver.Driver`."""
-        state, router = self._state, self._opened()
-        if state is None or not grants:
+        # May run beside all else: it works with what is set at this moment and with sockets of its own.
+        state, router = self._state, self._router
+        if state is None or router is None or not grants:
             return 0
         owners: dict[IPAddress, DevboxLink] = {}
         for devbox in (state.devboxes[name] for name in devboxes if name in state.devboxes):
             owners |= dict.fromkeys(devbox.addresses, devbox)
         doomed: dict[int, list[TrackedFlow]] = defaultdict(list)
         try:
-            for flow in router.conntrack.find_by_mark(frozenset(grants)):
+            with netns.entered(router.namespace), Conntrack() as table:
+                flows = table.find_by_mark(frozenset(grants))
+            for flow in flows:
                 owner = owners.get(flow.source)
                 if owner is None or flow.protocol != Protocol.TCP:
                     continue
                 if not is_allowed_again(flow, state.plans[owner.policy_number], state.host_addresses):
                     doomed[owner.slot].append(flow)
             return sum(self._abort(slot, flows) for slot, flows in doomed.items())
-        except OutgateError as error:
-            raise DriverError(f"Sockets of revoked flows could not be destroyed: {error.message}") from error
+        except (OutgateError, OSError) as error:
+            raise DriverError(f"Sockets of revoked flows could not be destroyed: {error}") from error
 
     def _abort(self, slot: int, flows: Iterable[TrackedFlow]) -> int:
         with netns.entered(self._layout.devbox_namespace(slot)), SockDiag() as sockets:
