@@ -6,6 +6,7 @@ from typing import Final
 
 from outgate.model.flow import HostContext
 
+GIB: Final = 1024**3
 BODY_BYTES_MAX: Final = 1024 * 1024
 REPORT_BYTES_MAX: Final = 16 * 1024 * 1024
 """A report names each devbox of a host with some 200 bytes; this is room for 50,000 and more."""
@@ -24,13 +25,32 @@ class ApiSettings:
 
     ``enforce_wait_s_max``: how long an update's response waits for hosts to enforce it. ``context``: the
     operator's lists, for explanations (hosts judge with their own). ``waits_max``: long polls that one
-    account may hold open at once.
+    account may hold open at once. ``object_bytes_max`` bounds one storage object, ``objects_bytes_max`` all of an
+    account, ``upload_bytes_max`` one file that is uploaded into a devbox; ``public_url`` is the start of URLs that
+    are handed out, None for what the client itself reached.
+    ``git_url`` is the start of the URLs that code mounts are cloned from.
+    ``builds_max``: builds of one account at once; ``build_s_max``: how long one may take.
+    ``ssh_host`` is where the SSH server is reached, None while it is off.
     """
 
     default_policy: DefaultPolicy = DefaultPolicy.ALLOW_ALL
     policies_max: int = 100
     devboxes_max: int = 10_000
+    snapshots_max: int = 10_000
+    blueprints_max: int = 1000
+    builds_max: int = 20
+    build_s_max: int = 3600
     enforce_wait_s_max: float = 2.0
     body_bytes_max: int = BODY_BYTES_MAX
     waits_max: int = 1000
     context: HostContext = field(default_factory=HostContext)
+    objects_max: int = 10_000
+    object_bytes_max: int = 5 * GIB
+    objects_bytes_max: int = 50 * GIB
+    upload_bytes_max: int = 5 * GIB
+    secrets_max: int = 1000
+    configs_max: int = 1000
+    keys_max: int = 1000
+    public_url: str | None = None
+    git_url: str = "https://github.com"
+    ssh_host: str | None = None

@@ -5,6 +5,7 @@ there is nothing to guess, and the digest is computed on each request. (A first 
 by OUTGATE_API_KEY is as strong as the operator made it.)
 """
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -14,6 +15,7 @@ from typing import Final
 from outgate.errors import InvalidValueError
 
 KEY_PREFIX: Final = "ogk_"
+RESTRICTED_KEY_PREFIX: Final = "ogr_"
 _RANDOM_BYTES: Final = 32
 _LOOKUP_CHARACTERS: Final = 16
 KEY_LENGTH_MAX: Final = 512
@@ -35,6 +37,11 @@ class SecretDigest:
 def make_key() -> str:
     """A new API key with 256 bits of chance."""
     return KEY_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def derive_key(prefix: str, chance: bytes) -> str:
+    """The API key made of ``chance``, 32 bytes that nobody can guess: the same for the same bytes."""
+    return prefix + base64.urlsafe_b64encode(chance).decode().rstrip("=")
 
 
 def digest_secret(secret: str) -> SecretDigest:

@@ -8,8 +8,9 @@ from outgate.dataplane.dns_exchange import ServerAddress
 from outgate.dataplane.dns_gate import DeniedAnswer
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX
 from outgate.errors import InvalidValueError
+from outgate.model.endpoints import parse_endpoints
 from outgate.model.flow import HostContext
-from outgate.model.names import parse_domain_name, parse_host_pattern
+from outgate.model.names import parse_domain_name
 
 _DNS_PORT = 53
 
@@ -38,17 +39,29 @@ class GateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     agent_gateway_hosts: tuple[str, ...] = ()
     mcp_gateway_hosts: tuple[str, ...] = ()
     mirror_hosts: tuple[str, ...] = ()
+    tunnel_domain: str | None = None
+    front_socket: str | None = None
+    """Where the tunnel front takes connections out of devboxes; set together with ``tunnel_domain``."""
 
 
 def host_context(config: GateConfig) -> HostContext:
     """The part of the decisions' context that the configuration fixes. Raises ValueError for what does not parse."""
+    agent_gateway_hosts, agent_gateway_cidrs = parse_endpoints(config.agent_gateway_hosts)
+    mcp_gateway_hosts, mcp_gateway_cidrs = parse_endpoints(config.mcp_gateway_hosts)
+    mirror_hosts, mirror_cidrs = parse_endpoints(config.mirror_hosts)
     return HostContext(
         devbox_networks=tuple(ip_network(text) for text in config.devbox_networks),
         internal_zones=tuple(parse_domain_name(text) for text in config.internal_zones),
         address_bound=config.address_bound,
-        agent_gateway_hosts=tuple(parse_host_pattern(text) for text in config.agent_gateway_hosts),
-        mcp_gateway_hosts=tuple(parse_host_pattern(text) for text in config.mcp_gateway_hosts),
-        mirror_hosts=tuple(parse_host_pattern(text) for text in config.mirror_hosts),
+        agent_gateway_hosts=agent_gateway_hosts,
+        agent_gateway_cidrs=agent_gateway_cidrs,
+        mcp_gateway_hosts=mcp_gateway_hosts,
+        mcp_gateway_cidrs=mcp_gateway_cidrs,
+        mirror_hosts=mirror_hosts,
+        mirror_cidrs=mirror_cidrs,
+        tunnel_domain=None if config.tunnel_domain is None else parse_domain_name(config.tunnel_domain),
+        # Devboxes find tunnels at the address they already know: that of their name server.
+        tunnel_addresses=frozenset(map(ip_address, config.dns_addresses if config.tunnel_domain else ())),
     )
 
 

@@ -1,0 +1,152 @@
+"""``outgate object``: files that devboxes and builds can be given, over the public API."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
+from outgate.cli.output import print_fields, print_json, print_note, print_table, render_time
+from outgate.client.public import JsonObject
+from outgate.errors import OutgateError
+
+app = typer.Typer(no_args_is_help=True, help="Storage objects: files for devboxes and builds.")
+
+_TYPES: Final = {
+    (".tar.gz", ".tgz"): "tgz",
+    (".tar",): "tar",
+    (".gz",): "gzip",
+    (".txt", ".md", ".json", ".yaml", ".yml", ".csv", ".html", ".xml", ".css", ".js"): "text",
+}
+"""What the official clients take file names for."""
+
+Object = Annotated[str, typer.Argument(metavar="OBJECT", help="Its id.")]
+Metadata = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeat it.")]
+
+
+class UnreadableFileError(OutgateError):
+    """The file to upload cannot be read."""
+
+    code = "file_unreadable"
+
+
+@app.command("list")
+def list_(
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="Only those whose name holds this.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="UPLOADING, READ_ONLY, DELETED, ERROR.")] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """The account's objects, newest first."""
+    filters = {key: value for key, value in (("name", name), ("state", state)) if value}
+    with connect(url, api_key, state_dir) as client:
+        objects = list(client.list_objects(**filters))
+    if json:
+        print_json(objects)
+        return
+    rows = [
+        (o["id"], o["name"], o["content_type"], o["state"], o["size_bytes"], render_time(o["create_time_ms"]))
+        for o in objects
+    ]
+    print_table(("id", "name", "type", "state", "bytes", "created"), rows)
+
+
+@app.command("get")
+def get(
+    object_id: Object,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Download the bytes to this file.")] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """One object; its bytes, too, with --output."""
+    with connect(url, api_key, state_dir) as client:
+        view = client.get_object(object_id)
+        if output is not None:
+            try:
+                client.download_object(object_id, output)
+            except OSError as error:
+                raise UnreadableFileError(f"{output} cannot be written: {error.strerror}.") from None
+    _print_object(view, json=json)
+
+
+@app.command("upload")
+def upload(
+    file: Annotated[Path, typer.Argument(help="What to upload.")],
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="[default: the file's]")] = None,
+    content_type: Annotated[
+        str | None, typer.Option("--type", help="text, binary, gzip, tar, tgz. [default: by the file's name]")
+    ] = None,
+    metadata: Metadata = None,
+    ttl_s: Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", min=1, help="Delete it after that.")] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Upload a file as a new object."""
+    body: dict[str, object] = {"name": name or file.name, "content_type": content_type or guess_type(file.name)}
+    if metadata:
+        body["metadata"] = _parse_pairs(metadata)
+    if ttl_s is not None:
+        body["ttl_ms"] = ttl_s * 1000
+    try:
+        with file.open("rb") as content, connect(url, api_key, state_dir) as client:
+            view = client.upload_object(body, content)
+    except OSError as error:
+        raise UnreadableFileError(f"{file} cannot be read: {error.strerror}.") from None
+    _print_object(view, json=json)
+
+
+@app.command("delete")
+def delete(
+    object_id: Object, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
+) -> None:
+    """Delete an object and its bytes."""
+    with connect(url, api_key, state_dir) as client:
+        view = client.delete_object(object_id)
+    if json:
+        print_json(view)
+    else:
+        print_note(f"deleted {view['id']} ({view['name']})")
+
+
+def guess_type(name: str) -> str:
+    """The content type that a file's name speaks of; ``unspecified`` when it speaks of none."""
+    lower = name.lower()
+    return next((kind for endings, kind in _TYPES.items() if lower.endswith(endings)), "unspecified")
+
+
+def _parse_pairs(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def _print_object(view: JsonObject, *, json: bool) -> None:
+    if json:
+        print_json(view)
+        return
+    ends_ms = view["delete_after_time_ms"]
+    print_fields(
+        {
+            "id": view["id"],
+            "name": view["name"],
+            "type": view["content_type"],
+            "state": view["state"],
+            "bytes": view["size_bytes"],
+            "created": render_time(view["create_time_ms"]),
+            "deleted after": render_time(ends_ms) if ends_ms else None,
+            "metadata": " ".join(f"{key}={value}" for key, value in view["metadata"].items()),
+        }
+    )
