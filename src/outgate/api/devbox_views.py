@@ -4,16 +4,21 @@ from typing import Any, Final
 
 import msgspec
 
+from outgate.api.tunnel_views import TunnelView, view_tunnel
 from outgate.control.devbox_reading import DevboxPage
 from outgate.control.devbox_states import DevboxStatus
+from outgate.control.devbox_usage import DevboxUsage
+from outgate.control.evictions import Eviction
+from outgate.control.tunnel_input import decode_tunnel
 from outgate.store.devboxes import DevboxRow
 
 
 class StateTransition(msgspec.Struct, frozen=True):
-    """When the devbox came to a status."""
+    """When the devbox came to a status, and why if it failed."""
 
     status: DevboxStatus
     transition_time_ms: int
+    failure_reason: str | None = None
 
 
 class DevboxView(msgspec.Struct, frozen=True):
@@ -33,6 +38,13 @@ class DevboxView(msgspec.Struct, frozen=True):
     """Why it failed, in a sentence: an extension that clients ignore."""
     shutdown_reason: str | None
     initiator_type: str
+    initiator_id: str
+    blueprint_id: str | None
+    snapshot_id: str | None
+    tunnel: TunnelView | None
+    gateway_specs: None
+    mcp_specs: None
+    """Null, as this server refuses devboxes with either."""
 
 
 class DevboxListView(msgspec.Struct, frozen=True):
@@ -41,6 +53,27 @@ class DevboxListView(msgspec.Struct, frozen=True):
     devboxes: tuple[DevboxView, ...]
     has_more: bool
     total_count: int | None
+
+
+class DevboxResourceUsageView(msgspec.Struct, frozen=True):
+    """What a devbox has used so far, in whole resource-seconds; times are Unix milliseconds."""
+
+    id: str
+    status: DevboxStatus
+    start_time_ms: int
+    end_time_ms: int | None
+    total_elapsed_seconds: int
+    total_active_seconds: int
+    vcpu_seconds: int
+    memory_gb_seconds: int
+    disk_gb_seconds: int
+
+
+class DevboxEvictionEventView(msgspec.Struct, frozen=True):
+    """A devbox that will be ended or suspended, and when, Unix milliseconds."""
+
+    devbox_id: str
+    eviction_deadline_ms: int
 
 
 class EmptyView(msgspec.Struct, frozen=True):
@@ -68,7 +101,33 @@ def view_devbox(row: DevboxRow) -> DevboxView:
         failure_detail=row.detail or None,
         shutdown_reason=row.shutdown_reason,
         initiator_type="api",
+        initiator_id=row.key_id,
+        blueprint_id=row.blueprint_id,
+        snapshot_id=row.snapshot_id,
+        tunnel=None if row.tunnel is None else view_tunnel(decode_tunnel(row.tunnel)),
+        gateway_specs=None,
+        mcp_specs=None,
     )
+
+
+def view_usage(usage: DevboxUsage) -> DevboxResourceUsageView:
+    """The view of a devbox's use."""
+    return DevboxResourceUsageView(
+        id=usage.devbox_id,
+        status=usage.status,
+        start_time_ms=usage.start_time_ms,
+        end_time_ms=usage.end_time_ms,
+        total_elapsed_seconds=usage.elapsed_s,
+        total_active_seconds=usage.active_s,
+        vcpu_seconds=usage.vcpu_s,
+        memory_gb_seconds=usage.memory_gib_s,
+        disk_gb_seconds=usage.disk_gib_s,
+    )
+
+
+def view_eviction(eviction: Eviction) -> DevboxEvictionEventView:
+    """The view of a pending end."""
+    return DevboxEvictionEventView(eviction.devbox_id, eviction.deadline_ms)
 
 
 def view_devboxes(page: DevboxPage) -> DevboxListView:

@@ -2,13 +2,16 @@
 
 from typing import Annotated, Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from outgate.api.bodies import BODY_CONFIG
-from outgate.api.devbox_bodies import Command
-from outgate.control.executions import COMMAND_ID_LENGTH_MAX, HOLD_S_MAX, ExecutionStatus
+from outgate.api.field_types import Command, said
+from outgate.control.executions import COMMAND_ID_LENGTH_MAX, HOLD_S_MAX, CommandInput, ExecutionStatus
+from outgate.control.texts import NAME_LENGTH_MAX, NAME_PATTERN
+from outgate.model.executions import StdinSignal
 
 CommandId = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": COMMAND_ID_LENGTH_MAX})]
+ShellName = Annotated[str, said(minLength=1, maxLength=NAME_LENGTH_MAX, pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(ge=0)]
 HOLD_S: Final = HOLD_S_MAX
 
@@ -21,6 +24,11 @@ class DevboxExecuteParams(BaseModel):
     command: Command
     command_id: CommandId
     optimistic_timeout: Seconds | None = None
+    shell_name: ShellName | None = None
+
+    def given(self) -> CommandInput:
+        """What is to be run."""
+        return CommandInput(self.command, shell_name=self.shell_name)
 
     def hold_s(self) -> float:
         """How long to wait for the end."""
@@ -28,21 +36,23 @@ class DevboxExecuteParams(BaseModel):
 
 
 class DevboxExecuteAsyncParams(BaseModel):
-    """A command to start."""
+    """A command to start. ``attach_stdin``: it will be typed into."""
 
     model_config = BODY_CONFIG
 
     command: Command
     attach_stdin: bool | None = None
+    shell_name: ShellName | None = None
+
+    def given(self) -> CommandInput:
+        """What is to be run."""
+        return CommandInput(self.command, self.attach_stdin or False, self.shell_name)
 
 
-class DevboxExecuteSyncParams(BaseModel):
-    """A command to run to its end."""
+class DevboxExecuteSyncParams(DevboxExecuteAsyncParams):
+    """A command to run to its end; it cannot be typed into."""
 
-    model_config = BODY_CONFIG
-
-    command: Command
-    attach_stdin: bool | None = None
+    attach_stdin: Annotated[bool | None, said(enum=[False, None])] = None
 
 
 class DevboxWaitForCommandParams(BaseModel):
@@ -59,8 +69,24 @@ class DevboxWaitForCommandParams(BaseModel):
 
 
 class ExecutionKillParams(BaseModel):
-    """A devbox's command always dies with its children, whatever this says."""
+    """Whether what the command started in its process group dies with it; if not (the default) it goes on."""
 
     model_config = BODY_CONFIG
 
     kill_process_group: bool | None = None
+
+
+class ExecutionSendStdInParams(BaseModel):
+    """Exactly one of both: text to type, or ``EOF`` (no more of it) or ``INTERRUPT`` (Control-C)."""
+
+    model_config = BODY_CONFIG | ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}, "signal": {"type": "null"}}},
+                {"required": ["signal"], "properties": {"signal": {"type": "string"}, "text": {"type": "null"}}},
+            ]
+        }
+    )
+
+    text: str | None = None
+    signal: StdinSignal | None = None

@@ -17,6 +17,7 @@ class DevboxAsyncExecutionDetailView(msgspec.Struct, frozen=True):
     stderr: str
     stdout_truncated: bool
     stderr_truncated: bool
+    shell_name: str | None
 
 
 class DevboxExecutionDetailView(msgspec.Struct, frozen=True):
@@ -26,6 +27,23 @@ class DevboxExecutionDetailView(msgspec.Struct, frozen=True):
     exit_status: int
     stdout: str
     stderr: str
+    shell_name: str | None = None
+
+
+class DevboxSendStdInResult(msgspec.Struct, frozen=True):
+    """``success``: all of it is where the program reads. If not, ``message`` says why."""
+
+    devbox_id: str
+    execution_id: str
+    success: bool
+    message: str | None
+
+
+class ExecutionUpdateChunk(msgspec.Struct, frozen=True):
+    """A piece of output, and the byte that follows it: the offset from which a stream goes on after this piece."""
+
+    output: str
+    offset: int
 
 
 def view_execution(devbox_id: str, state: ExecutionState) -> DevboxAsyncExecutionDetailView:
@@ -39,10 +57,11 @@ def view_execution(devbox_id: str, state: ExecutionState) -> DevboxAsyncExecutio
         stderr=state.stderr,
         stdout_truncated=state.stdout_truncated,
         stderr_truncated=state.stderr_truncated,
+        shell_name=state.shell_name,
     )
 
 
 def view_completed(devbox_id: str, state: ExecutionState) -> DevboxExecutionDetailView:
     """The view of a command that ran to its end; -1 when nobody knows how it ended."""
     exit_status = -1 if state.exit_status is None else state.exit_status
-    return DevboxExecutionDetailView(devbox_id, exit_status, state.stdout, state.stderr)
+    return DevboxExecutionDetailView(devbox_id, exit_status, state.stdout, state.stderr, state.shell_name)

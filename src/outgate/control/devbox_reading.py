@@ -68,9 +68,15 @@ async def await_devbox(
 
 
 async def await_started(services: Services, caller: Caller, devbox: DevboxRow, timeout_s: float) -> DevboxRow:
-    """The devbox when it has started or failed, or as it is after ``timeout_s``."""
+    """The devbox when it has started or failed, or as it is after ``timeout_s``.
+
+    Raises WaitTimeoutError when it is still queued then: clients take that status for an end.
+    """
     settled = frozenset(DevboxStatus) - STARTING
-    return await _wait(services, caller, devbox.id, settled, timeout_s)
+    row = await _wait(services, caller, devbox.id, settled, timeout_s)
+    if row.status == DevboxStatus.QUEUED:
+        raise WaitTimeoutError(f"Devbox {devbox.id} is still queued after {timeout_s:g} s; ask again.")
+    return row
 
 
 async def _wait(

@@ -12,29 +12,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection
-
 from outgate.clock import monotonic_s
 from outgate.control.callers import Caller
 from outgate.control.calls import Call
-from outgate.control.devbox_input import COMMAND_LENGTH_MAX
-from outgate.control.devbox_states import DevboxStatus
-from outgate.control.devboxes import devbox_not_found
-from outgate.control.errors import (
-    ConflictError,
-    ExecutionWaitTimeoutError,
-    HostUnavailableError,
-    NotFoundError,
-    WaitTimeoutError,
-)
+from outgate.control.devbox_launch import COMMAND_LENGTH_MAX
+from outgate.control.errors import ExecutionWaitTimeoutError, NotFoundError, WaitTimeoutError
+from outgate.control.host_places import HostPlace, locate_devbox, not_there_yet, speaking_with
 from outgate.control.ids import IdPrefix, derive_id, is_id
 from outgate.control.services import Services
-from outgate.control.texts import parse_text
-from outgate.control.transactions import read_as
+from outgate.control.texts import parse_name, parse_text
 from outgate.errors import InvalidValueError
 from outgate.model.desired import ExecutionRequest, ExecutionState
-from outgate.store.devboxes import find_devbox
-from outgate.store.hosts import find_host
+from outgate.model.executions import StdinOutcome, StdinRequest, StdinSignal
 
 HOLD_S_MAX: Final = 25.0
 LAST_N_DEFAULT: Final = 100
@@ -55,38 +44,51 @@ class ExecutionStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A devbox, where its agent is, and the devbox's status."""
+class CommandInput:
+    """A command, and in which shell: a fresh one, or the lasting one of that name."""
 
-    devbox_id: str
-    url: str
-    status: str
+    command: str
+    attach_stdin: bool = False
+    shell_name: str | None = None
 
 
-async def start_execution(
-    services: Services, call: Call, devbox_id: str, command: str, *, attach_stdin: bool
-) -> ExecutionState:
-    """Start ``command`` and return at once.
+@dataclass(frozen=True, slots=True)
+class StdinInput:
+    """What is typed: text or a signal, exactly one of them."""
 
-    Raises NotFoundError, ConflictError when the devbox is not running, HostUnavailableError.
+    text: str | None = None
+    signal: StdinSignal | None = None
+
+
+async def start_execution(services: Services, call: Call, devbox_id: str, given: CommandInput) -> ExecutionState:
+    """Start a command and return at once.
+
+    Raises NotFoundError, ConflictError when the devbox is not running or too busy, HostUnavailableError.
     """
     request = call.request
     unique = secrets.token_bytes(32) if request is None else request.digest + request.body_digest
-    return await _start(services, call.caller, devbox_id, command, unique, attach_stdin=attach_stdin)
+    return await _start(services, call.caller, devbox_id, given, unique)
 
 
 async def execute(
-    services: Services, call: Call, devbox_id: str, command: str, *, command_id: str, hold_s: float, last_n: int
+    services: Services,
+    call: Call,
+    devbox_id: str,
+    given: CommandInput,
+    *,
+    command_id: str,
+    hold_s: float,
+    last_n: int,
 ) -> ExecutionState:
-    """Run ``command`` once for each ``command_id``; its state when it is completed or after ``hold_s``.
+    """Run a command once for each ``command_id``; its state when it is completed or after ``hold_s``.
 
-    Raises NotFoundError, ConflictError when the devbox is not running, HostUnavailableError.
+    Raises as :func:`start_execution`.
     """
     if not command_id or len(command_id) > COMMAND_ID_LENGTH_MAX:
         message = f"A command_id has 1 to {COMMAND_ID_LENGTH_MAX} characters; use a UUID."
         raise InvalidValueError(message, field="command_id")
     unique = f"{call.account_id}\n{command_id}".encode("utf-8", "surrogatepass")
-    state = await _start(services, call.caller, devbox_id, command, unique, attach_stdin=False)
+    state = await _start(services, call.caller, devbox_id, given, unique)
     if state.status == ExecutionStatus.COMPLETED and last_n == LAST_N_DEFAULT:
         return state
     return await _read_until_completed(
@@ -94,9 +96,12 @@ async def execute(
     )
 
 
-async def execute_to_end(services: Services, call: Call, devbox_id: str, command: str) -> ExecutionState:
-    """Run ``command`` to its end. Raises as :func:`execute`, and WaitTimeoutError after ten minutes."""
-    state = await start_execution(services, call, devbox_id, command, attach_stdin=False)
+async def execute_to_end(services: Services, call: Call, devbox_id: str, given: CommandInput) -> ExecutionState:
+    """Run a command to its end. Raises as :func:`execute`, and WaitTimeoutError after ten minutes."""
+    if given.attach_stdin:
+        message = "A command that is waited for cannot be typed into; use execute_async, or leave attach_stdin out."
+        raise InvalidValueError(message, field="attach_stdin")
+    state = await start_execution(services, call, devbox_id, given)
     state = await _read_until_completed(
         services, call.caller, devbox_id, state.execution_id, hold_s=SYNC_HOLD_S_MAX, last_n=LAST_N_MAX
     )
@@ -110,7 +115,7 @@ async def get_execution(
     services: Services, caller: Caller, devbox_id: str, execution_id: str, *, last_n: int
 ) -> ExecutionState:
     """The execution as it is. Raises NotFoundError, HostUnavailableError."""
-    place = await _locate(services, caller, devbox_id)
+    place = await locate_devbox(services, caller, devbox_id)
     return await _read(services, place, execution_id, wait_s=0.0, last_n=last_n)
 
 
@@ -129,7 +134,7 @@ async def await_execution(
     Raises NotFoundError, HostUnavailableError, and WaitTimeoutError after the whole of ``timeout_s``.
     """
     deadline_s = monotonic_s() + timeout_s
-    place = await _locate(services, caller, devbox_id)
+    place = await locate_devbox(services, caller, devbox_id)
     with services.waits.hold(caller.account_id, services.settings.waits_max):
         state = await _read(services, place, execution_id, wait_s=0.0, last_n=last_n)
         while state.status not in statuses:
@@ -142,33 +147,53 @@ async def await_execution(
         return state
 
 
-async def kill_execution(services: Services, caller: Caller, devbox_id: str, execution_id: str) -> ExecutionState:
-    """Kill the command; its state then. Raises NotFoundError, HostUnavailableError."""
-    place = await _locate(services, caller, devbox_id)
-    _check_execution_id(execution_id)
-    try:
-        state = await services.gateway.kill_execution(place.url, place.devbox_id, execution_id)
-    except OSError as error:
-        raise _unreachable(place) from error
+async def kill_execution(
+    services: Services, caller: Caller, devbox_id: str, execution_id: str, *, is_group: bool
+) -> ExecutionState:
+    """Kill the command, or all of its process group; its state then. Raises NotFoundError, HostUnavailableError."""
+    place = await locate_devbox(services, caller, devbox_id)
+    check_execution_id(execution_id)
+    with speaking_with(place):
+        state = await services.gateway.kill_execution(place.url, place.devbox_id, execution_id, is_group=is_group)
     return _found(state, execution_id)
 
 
+async def send_stdin(
+    services: Services, call: Call, devbox_id: str, execution_id: str, given: StdinInput
+) -> StdinOutcome:
+    """Type into a command that was started with its standard input attached; whether it was delivered.
+
+    Raises NotFoundError, InvalidValueError (also when no standard input is attached), HostUnavailableError.
+    """
+    if (given.text is None) == (given.signal is None):
+        raise InvalidValueError("Give exactly one of text and signal.", field="text")
+    place = await locate_devbox(services, call.caller, devbox_id)
+    check_execution_id(execution_id)
+    unique = None if call.request is None else (call.request.digest + call.request.body_digest).hex()
+    request = StdinRequest(given.text, given.signal, unique)
+    services.activity.note(devbox_id, call.now_ms)
+    with speaking_with(place):
+        outcome = await services.gateway.send_stdin(place.url, place.devbox_id, execution_id, request)
+    if outcome is None:
+        raise _execution_not_found(execution_id)
+    return outcome
+
+
 async def _start(
-    services: Services, caller: Caller, devbox_id: str, command: str, unique: bytes, *, attach_stdin: bool
+    services: Services, caller: Caller, devbox_id: str, given: CommandInput, unique: bytes
 ) -> ExecutionState:
-    parse_text(command, field="command", length_max=COMMAND_LENGTH_MAX)
-    place = await _locate(services, caller, devbox_id)
-    if place.status != DevboxStatus.RUNNING:
-        message = f"Devbox {devbox_id} is {place.status}; commands run in running devboxes only."
-        raise ConflictError(message, code="devbox_not_running")
+    parse_text(given.command, field="command", length_max=COMMAND_LENGTH_MAX)
+    if given.shell_name is not None:
+        parse_name(given.shell_name, field="shell_name")
+    place = await locate_devbox(services, caller, devbox_id)
+    place.check_running("commands run")
     digest = hashlib.sha256(devbox_id.encode() + b"\n" + unique).digest()
-    request = ExecutionRequest(derive_id(IdPrefix.EXECUTION, digest), command, attach_stdin)
-    try:
+    execution_id = derive_id(IdPrefix.EXECUTION, digest)
+    request = ExecutionRequest(execution_id, given.command, given.attach_stdin, given.shell_name)
+    with speaking_with(place):
         state = await services.gateway.start_execution(place.url, devbox_id, request)
-    except OSError as error:
-        raise _unreachable(place) from error
     if state is None:
-        raise HostUnavailableError(f"The host of devbox {devbox_id} does not have it running; try again in a moment.")
+        raise not_there_yet(place)
     return state
 
 
@@ -176,7 +201,7 @@ async def _read_until_completed(
     services: Services, caller: Caller, devbox_id: str, execution_id: str, *, hold_s: float, last_n: int
 ) -> ExecutionState:
     deadline_s = monotonic_s() + hold_s
-    place = await _locate(services, caller, devbox_id)
+    place = await locate_devbox(services, caller, devbox_id)
     with services.waits.hold(caller.account_id, services.settings.waits_max):
         while True:
             left_s = max(0.0, deadline_s - monotonic_s())
@@ -185,20 +210,20 @@ async def _read_until_completed(
                 return state
 
 
-async def _read(services: Services, place: _Place, execution_id: str, *, wait_s: float, last_n: int) -> ExecutionState:
-    _check_execution_id(execution_id)
-    try:
+async def _read(
+    services: Services, place: HostPlace, execution_id: str, *, wait_s: float, last_n: int
+) -> ExecutionState:
+    check_execution_id(execution_id)
+    with speaking_with(place):
         state = await services.gateway.read_execution(
             place.url, place.devbox_id, execution_id, wait_s=wait_s, last_n=last_n
         )
-    except OSError as error:
-        raise _unreachable(place) from error
     return _found(state, execution_id)
 
 
 async def _read_later(
     services: Services,
-    place: _Place,
+    place: HostPlace,
     state: ExecutionState,
     statuses: Collection[ExecutionStatus],
     *,
@@ -215,7 +240,8 @@ async def _read_later(
     return await _read(services, place, state.execution_id, wait_s=wait_s, last_n=last_n)
 
 
-def _check_execution_id(execution_id: str) -> None:
+def check_execution_id(execution_id: str) -> None:
+    """Raise NotFoundError for what cannot be the id of an execution."""
     if not is_id(IdPrefix.EXECUTION, execution_id):
         raise _execution_not_found(execution_id)
 
@@ -228,26 +254,3 @@ def _found(state: ExecutionState | None, execution_id: str) -> ExecutionState:
 
 def _execution_not_found(execution_id: str) -> NotFoundError:
     return NotFoundError(f"Execution {execution_id[:80]!r} not found.", code="execution_not_found")
-
-
-def _unreachable(place: _Place) -> HostUnavailableError:
-    return HostUnavailableError(f"The host of devbox {place.devbox_id} does not answer; try again in a moment.")
-
-
-async def _locate(services: Services, caller: Caller, devbox_id: str) -> _Place:
-    if not is_id(IdPrefix.DEVBOX, devbox_id):
-        raise devbox_not_found(devbox_id)
-    found = await read_as(services, caller, lambda tx: _read_place(tx, caller, devbox_id))
-    if found is None:
-        raise devbox_not_found(devbox_id)
-    return found
-
-
-def _read_place(tx: Connection, caller: Caller, devbox_id: str) -> _Place | None:
-    row = find_devbox(tx, caller.account_id, devbox_id)
-    if row is None:
-        return None
-    host = find_host(tx, row.host_id)
-    if host is None or host.url is None:
-        raise HostUnavailableError(f"The host of devbox {devbox_id} has not reported yet; try again in a moment.")
-    return _Place(devbox_id, host.url, row.status)

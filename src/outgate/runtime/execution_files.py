@@ -1,7 +1,9 @@
 """The directory of one execution: all that has to be known of it, whichever daemon asks.
 
 ================  =====================================================================
-``process.json``  what the OCI runtime was asked to run
+``about.json``    the command and when it was asked for, see :class:`ExecutionAbout`
+``queued``        there while the command waits for its turn in its shell; whoever removes it decides
+``process.json``  what the OCI runtime is asked to run, only for as long as that takes
 ``pid``           the host's process number, written by the OCI runtime
 ``process``       the same with its start time, written as soon as it was read
 ``pumps``         the helpers, see :mod:`outgate.runtime.pumps`
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from outgate.runtime.base import EXIT_STATUS_KILLED, OutputStream, SandboxError
+import msgspec
+
+from outgate.runtime.base import EXIT_STATUS_KILLED, OutputStream, SandboxError, SandboxUser, StdinMode
 from outgate.runtime.checks import check_id
 from outgate.runtime.disk import SandboxDisk, read_pid, write_atomically
 from outgate.runtime.proc import ProcessRef, find_process, parse_process_ref
@@ -36,10 +40,27 @@ class SandboxPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutionAbout:
+    """What was asked for. ``stream_bytes_max``: what each of its two streams may grow to on the host's disk."""
+
+    command: str
+    asked_ms: int
+    stdin: StdinMode = StdinMode.NULL
+    shell: str | None = None
+    user: SandboxUser | None = None
+    stream_bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionFiles:
     """One execution's directory."""
 
     root: Path
+
+    @property
+    def about_file(self) -> Path:
+        """The :class:`ExecutionAbout`."""
+        return self.root / "about.json"
 
     @property
     def process_document(self) -> Path:
@@ -65,9 +86,62 @@ class ExecutionFiles:
         """What was written to ``stream``."""
         return self.root / stream.value
 
+    @property
+    def cut_mark(self) -> Path:
+        """There when the host stopped keeping what is written, for want of room."""
+        return self.root / "cut"
+
     def exists(self) -> bool:
         """Whether there is such an execution."""
         return self.root.is_dir()
+
+    def write_about(self, about: ExecutionAbout) -> None:
+        """Keep what was asked for."""
+        write_atomically(self.about_file, msgspec.json.encode(about))
+
+    def read_about(self) -> ExecutionAbout | None:
+        """What was asked for; None when the daemon died before it wrote that down."""
+        try:
+            return msgspec.json.decode(self.about_file.read_bytes(), type=ExecutionAbout)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def output_sizes(self) -> tuple[int, int]:
+        """Bytes kept of standard output and of standard error."""
+        return _size(self.output(OutputStream.STDOUT)), _size(self.output(OutputStream.STDERR))
+
+    def is_cut(self, stream: OutputStream) -> bool:
+        """Whether more was written to ``stream`` than is kept."""
+        if self.cut_mark.exists():
+            return True
+        about = self.read_about()
+        return about is not None and 0 < about.stream_bytes_max <= _size(self.output(stream))
+
+    @property
+    def _queue_mark(self) -> Path:
+        return self.root / "queued"
+
+    def enter_queue(self) -> None:
+        """From now on the execution waits for its turn."""
+        self._queue_mark.touch()
+
+    def is_queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return self._queue_mark.exists()
+
+    def leave_queue(self) -> bool:
+        """End the waiting. True for one caller only, who may start it or give it up."""
+        try:
+            self._queue_mark.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def give_up(self, exit_status: int, why: str = "") -> None:
+        """Completed without ever having been started; ``why`` becomes its standard error."""
+        self.output(OutputStream.STDOUT).touch()
+        self.output(OutputStream.STDERR).write_text(why)
+        self.status_file.write_text(f"{exit_status}\n")
 
     def read_status(self) -> int | None:
         """The status that the execution's shell left, or None if it left none (yet)."""
@@ -111,6 +185,13 @@ class ExecutionFiles:
             return parse_pumps(text)
         except ValueError as error:
             raise SandboxError(f"{self.root / 'pumps'} cannot be read ({error}).") from error
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def execution_files(disk: SandboxDisk, execution_id: str) -> ExecutionFiles:

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from outgate.runtime.base import ExecSpec, KillScope, OutputStream, SandboxError, SandboxNotFoundError, StdinMode
+from outgate import clock
+from outgate.runtime.base import ExecSpec, KillScope, OutputStream, SandboxError, StdinMode
 from outgate.runtime.bundle import STATUS_DESCRIPTOR, HostFacts, render_execution
 from outgate.runtime.disk import SandboxRecord
-from outgate.runtime.engine import COMMAND_S_MAX, Engine, read_last_words
-from outgate.runtime.execution_files import ExecutionFiles, SandboxPlace, execution_files
+from outgate.runtime.engine import Engine
+from outgate.runtime.execution_files import ExecutionAbout, ExecutionFiles, SandboxPlace, execution_files
 from outgate.runtime.executions import kill_execution
-from outgate.runtime.proc import pin_member
+from outgate.runtime.output_budget import OutputBudget
+from outgate.runtime.process_start import ProcessNotes, start_process
 from outgate.runtime.pumps import PumpFiles, StartingPumps
-from outgate.runtime.spawn import spawn
-from outgate.runtime.staging import run_beside
 
 _PRIVATE: Final = 0o600
+_CANNOT_START: Final = 126
+"""What shells say of a command that could not be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,59 +29,84 @@ class ExecutionStarter:
 
     engine: Engine
     facts: HostFacts
+    budget: OutputBudget
 
     def start(self, place: SandboxPlace, record: SandboxRecord, spec: ExecSpec, groups: tuple[Path, ...]) -> None:
         """See :meth:`outgate.runtime.base.Runtime.exec_start`; the pumps belong into the control groups ``groups``."""
         files = execution_files(place.disk, spec.execution_id)
-        try:
-            # The directory is the claim to the id: whoever makes it runs the command.
-            files.root.mkdir()
-        except FileExistsError:
+        about = self._claim(place, files, spec)
+        if about is None:
             return
         try:
-            self._start(place, record, spec, files, groups)
+            self._start(place, record, files, about, groups)
         except BaseException:
             # What was started, if it was, must not go on unknown to anybody.
             kill_execution(place, files, KillScope.GROUP)
             shutil.rmtree(files.root, ignore_errors=True)
             raise
+        finally:
+            self.budget.note_started(place, spec.execution_id)
+
+    def enter_queue(self, place: SandboxPlace, spec: ExecSpec) -> bool:
+        """Take note of an execution that :meth:`start_queued` starts when it is its turn; False when it is known."""
+        files = execution_files(place.disk, spec.execution_id)
+        if self._claim(place, files, spec) is None:
+            return False
+        files.enter_queue()
+        self.budget.note_started(place, spec.execution_id)
+        return True
+
+    def start_queued(
+        self, place: SandboxPlace, record: SandboxRecord, execution_id: str, groups: tuple[Path, ...]
+    ) -> None:
+        """Start what :meth:`enter_queue` noted, unless it was given up meanwhile; what cannot be started says why."""
+        files = execution_files(place.disk, execution_id)
+        about = files.read_about()
+        if about is None or not files.leave_queue():
+            return
+        try:
+            self._start(place, record, files, about, groups)
+        except SandboxError as error:
+            kill_execution(place, files, KillScope.GROUP)
+            files.give_up(_CANNOT_START, f"{error.message}\n")
+
+    def _claim(self, place: SandboxPlace, files: ExecutionFiles, spec: ExecSpec) -> ExecutionAbout | None:
+        if files.exists():
+            return None
+        bytes_max = self.budget.make_room(place)
+        try:
+            # The directory is the claim to the id: whoever makes it runs the command.
+            files.root.mkdir()
+        except FileExistsError:
+            return None
+        about = ExecutionAbout(spec.command, clock.wall_ms(), spec.stdin, spec.shell, spec.user, bytes_max)
+        files.write_about(about)
+        return about
 
     def _start(
         self,
         place: SandboxPlace,
         record: SandboxRecord,
-        spec: ExecSpec,
         files: ExecutionFiles,
+        about: ExecutionAbout,
         groups: tuple[Path, ...],
     ) -> None:
+        spec = ExecSpec(files.root.name, about.command, about.stdin, about.user, about.shell)
         document = render_execution(record.spec, spec, self.facts)
-        files.process_document.write_bytes(msgspec.json.encode(document))
+        notes = ProcessNotes(files.process_document, files.pid_file, files.log)
         owner = record.ids.first_id + (spec.user or record.spec.user).uid
         with ExitStack() as ends:
-            near, far = _open_streams(files, spec.stdin, owner, ends)
+            near, far = _open_streams(files, about, owner, ends)
             pumps = StartingPumps(far, groups)
             try:
-                status = self._run(place, files, near)
+                start_process(self.engine, place, document, notes, near)
             finally:
                 files.write_pumps(pumps.finish())
-            if status != 0:
-                raise SandboxError(f"The command could not be started: {read_last_words(files.log)}")
         files.record_process()
-
-    def _run(self, place: SandboxPlace, files: ExecutionFiles, near: dict[int, int]) -> int:
-        command = self.engine.exec_arguments(place.devbox_id, files.process_document, files.pid_file, files.log)
-        pid = place.disk.read_pid()
-        pinned = None if pid is None else pin_member(pid, place.group)
-        if pid is None or pinned is None:
-            raise SandboxNotFoundError(f"Devbox {place.devbox_id} is not running on this host.")
-        try:
-            return run_beside(pid, pinned, lambda: spawn(command, near)).wait(COMMAND_S_MAX)
-        finally:
-            os.close(pinned)
 
 
 def _open_streams(
-    files: ExecutionFiles, stdin: StdinMode, owner: int, ends: ExitStack
+    files: ExecutionFiles, about: ExecutionAbout, owner: int, ends: ExitStack
 ) -> tuple[dict[int, int], PumpFiles]:
     """The descriptors of the command, and what the pumps need. ``ends`` closes this process's own of all of them.
 
@@ -97,13 +122,16 @@ def _open_streams(
 
     stdout_reading, stdout_writing = pipe()
     stderr_reading, stderr_writing = pipe()
-    if stdin is StdinMode.PIPE:
+    if about.stdin is StdinMode.PIPE:
         stdin_reading, stdin_writing = pipe()
     else:
         stdin_reading, stdin_writing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
         ends.callback(os.close, stdin_reading)
     status = os.open(files.status_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _PRIVATE)
     ends.callback(os.close, status)
+    for stream in OutputStream:
+        # There before anybody asks: whoever reads need not know whether the pump has opened it yet.
+        files.output(stream).touch(_PRIVATE)
     near = {0: stdin_reading, 1: stdout_writing, 2: stderr_writing, STATUS_DESCRIPTOR: status}
     far = PumpFiles(
         stdout_reading,
@@ -111,5 +139,6 @@ def _open_streams(
         stderr_reading,
         files.output(OutputStream.STDERR),
         stdin_writing,
+        about.stream_bytes_max,
     )
     return near, far

@@ -7,6 +7,8 @@ memory here is only who waits for its end: one pidfd per execution that somebody
 import asyncio
 import os
 import signal
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,17 +21,21 @@ from outgate.runtime.base import (
     ExecutionNotFoundError,
     KillScope,
     OutputStream,
-    SandboxError,
 )
 from outgate.runtime.execution_files import ExecutionFiles, SandboxPlace, execution_files
+from outgate.runtime.execution_stdin import end_stdin
+from outgate.runtime.file_watch import FileWatch
 from outgate.runtime.output import read_last_lines
+from outgate.runtime.output_stream import FollowTools, follow_file
 from outgate.runtime.proc import children, find_process, open_if_alive
-from outgate.runtime.pumps import Pumps, is_drained, open_stdin
+from outgate.runtime.pumps import Pumps, is_drained
 
 _DRAIN_STEP_S: Final = 0.002
 _DRAIN_STEPS_MAX: Final = 500
 """A second: a pipe holds 64 KiB, which cat(1) moves in less than a millisecond. A background process that goes
 on writing keeps it from ever being empty, and must not hold up the state of a command that has ended."""
+_READERS: Final = 2
+"""Threads that read outputs for streams: what is read was just written, so a read takes microseconds."""
 
 
 class Executions:
@@ -37,22 +43,40 @@ class Executions:
 
     def __init__(self) -> None:
         self._ends: dict[Path, tuple[asyncio.Future[None], int]] = {}
+        self._file_watch = FileWatch()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="output")
 
     async def wait(self, place: SandboxPlace, execution_id: str, timeout_s: float) -> ExecState:
         """See :meth:`outgate.runtime.base.Runtime.exec_wait`."""
-        files = _find(place, execution_id)
+        files = find_execution(place, execution_id)
+        about = files.read_about()
+        shell = None if about is None else about.shell
+        if files.is_queued():
+            return ExecState(execution_id, ExecStatus.QUEUED, shell=shell)
+        _, pending = await asyncio.wait((self._end_of(place, files),), timeout=timeout_s)
+        if pending:
+            return ExecState(execution_id, ExecStatus.RUNNING, shell=shell)
+        await _settle(place, files)
+        status = files.read_status()
+        exit_status = EXIT_STATUS_KILLED if status is None else status
+        return ExecState(execution_id, ExecStatus.COMPLETED, exit_status, shell)
+
+    def stream(
+        self, place: SandboxPlace, execution_id: str, stream: OutputStream, offset: int
+    ) -> AsyncGenerator[bytes, None]:
+        """See :meth:`outgate.runtime.base.Runtime.exec_stream`; the execution is not queued."""
+        files = find_execution(place, execution_id)
+        tools = FollowTools(self._file_watch, self._readers)
+        end = self._end_of(place, files)
+        return follow_file(files.output(stream), offset, end, lambda: _settle(place, files), tools)
+
+    def _end_of(self, place: SandboxPlace, files: ExecutionFiles) -> asyncio.Future[None]:
         alive = _open_alive(place, files)
         if alive is not None:
-            end = self._watch(files.root, alive)
-            _, pending = await asyncio.wait((end,), timeout=timeout_s)
-            if pending:
-                return ExecState(execution_id, ExecStatus.RUNNING)
-        pumps = files.read_pumps()
-        if pumps is not None:
-            await _drain(pumps)
-            _end_stdin(place, pumps)
-        status = files.read_status()
-        return ExecState(execution_id, ExecStatus.COMPLETED, EXIT_STATUS_KILLED if status is None else status)
+            return self._watch(files.root, alive)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        over.set_result(None)
+        return over
 
     def _watch(self, root: Path, alive: int) -> asyncio.Future[None]:
         """Done when the process behind the pidfd ``alive`` (which is taken over) has ended. Shared by all who wait."""
@@ -76,33 +100,17 @@ class Executions:
 
     def read_output(self, place: SandboxPlace, execution_id: str, stream: OutputStream, last_n: int) -> ExecOutput:
         """See :meth:`outgate.runtime.base.Runtime.exec_output`. Blocks."""
-        return read_last_lines(_find(place, execution_id).output(stream), last_n)
+        files = find_execution(place, execution_id)
+        output = read_last_lines(files.output(stream), last_n)
+        return output if output.truncated else ExecOutput(output.text, files.is_cut(stream))
 
     def kill(self, place: SandboxPlace, execution_id: str, scope: KillScope) -> None:
         """See :meth:`outgate.runtime.base.Runtime.exec_kill`. Blocks."""
-        kill_execution(place, _find(place, execution_id), scope)
-
-    async def write_stdin(self, place: SandboxPlace, execution_id: str, data: bytes) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_write_stdin`."""
-        pumps = _find(place, execution_id).read_pumps()
-        if pumps is None or pumps.stdin is None:
-            raise SandboxError("The execution was started without a standard input to write to.")
-        pipe = open_stdin(pumps.stdin)
-        if pipe is None:
-            raise SandboxError("The execution's standard input was closed before.")
-        try:
-            await _write_all(pipe, data)
-        except BrokenPipeError:
-            raise SandboxError("The execution does not read its standard input any more.") from None
-        finally:
-            os.close(pipe)
-
-    def close_stdin(self, place: SandboxPlace, execution_id: str) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_close_stdin`. Blocks."""
-        pumps = _find(place, execution_id).read_pumps()
-        if pumps is None or pumps.stdin is None:
-            raise SandboxError("The execution was started without a standard input to close.")
-        _end_stdin(place, pumps)
+        files = find_execution(place, execution_id)
+        if files.leave_queue():
+            files.give_up(EXIT_STATUS_KILLED)
+        else:
+            kill_execution(place, files, scope)
 
     def close(self) -> None:
         """Stop waiting for anything; whoever waits is cancelled. Call inside the event loop."""
@@ -111,6 +119,8 @@ class Executions:
             os.close(alive)
             end.cancel()
         self._ends.clear()
+        self._file_watch.close()
+        self._readers.shutdown()
 
 
 def kill_execution(place: SandboxPlace, files: ExecutionFiles, scope: KillScope) -> None:
@@ -131,7 +141,8 @@ def kill_execution(place: SandboxPlace, files: ExecutionFiles, scope: KillScope)
         os.close(alive)
 
 
-def _find(place: SandboxPlace, execution_id: str) -> ExecutionFiles:
+def find_execution(place: SandboxPlace, execution_id: str) -> ExecutionFiles:
+    """The directory of an execution that there is. Raises :class:`ExecutionNotFoundError`."""
     files = execution_files(place.disk, execution_id)
     if not files.exists():
         raise ExecutionNotFoundError(f"Devbox {place.devbox_id} has no execution {execution_id}.")
@@ -154,11 +165,12 @@ def _kill_child(place: SandboxPlace, pid: int, parent: int) -> None:
     os.close(alive)
 
 
-def _end_stdin(place: SandboxPlace, pumps: Pumps) -> None:
-    holder = None if pumps.stdin is None else open_if_alive(pumps.stdin, place.group)
-    if holder is not None:
-        signal.pidfd_send_signal(holder, signal.SIGKILL)
-        os.close(holder)
+async def _settle(place: SandboxPlace, files: ExecutionFiles) -> None:
+    """After the end: wait for what was written, and let nobody wait to write."""
+    pumps = files.read_pumps()
+    if pumps is not None:
+        await _drain(pumps)
+        end_stdin(place, pumps)
 
 
 async def _drain(pumps: Pumps) -> None:
@@ -168,23 +180,3 @@ async def _drain(pumps: Pumps) -> None:
             if is_drained(pump):
                 break
             await asyncio.sleep(_DRAIN_STEP_S)
-
-
-async def _write_all(pipe: int, data: bytes) -> None:
-    loop = asyncio.get_running_loop()
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(pipe, rest) :]
-        except BlockingIOError:
-            room = loop.create_future()
-            loop.add_writer(pipe, _set_done, room)
-            try:
-                await room
-            finally:
-                loop.remove_writer(pipe)
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,9 +1,14 @@
 """Pumps carry what an execution writes from pipes to files, and hold its standard input open.
 
 A program's output has to be a pipe: with a file, ``echo oops >/dev/stderr`` would open that file anew and
-cut off everything before. A pipe needs a reader that outlives the daemon: one cat(1) per stream, in the
+cut off everything before. A pipe needs a reader that outlives the daemon: one tee(1) per stream, in the
 sandbox's own control groups. So its time and memory are the sandbox's, it dies with the sandbox at the
 latest, and it ends by itself when the last process that could write is gone.
+
+What a file may grow to is the tee's file size limit (setrlimit(2), RLIMIT_FSIZE), which also bounds it while
+no daemon runs. With SIGXFSZ ignored a write beyond it fails, and tee goes on to its other output, /dev/null
+(POSIX, tee: a failed write to one file does not end the others): the rest is dropped, and the program that
+writes neither waits nor dies.
 
 Standard input is held open by a sleep(1) whose standard output is the pipe's writing end. Its end is the
 end of input; whoever wants to write opens the pipe through it, so a daemon's death ends no input.
@@ -12,6 +17,7 @@ end of input; whoever wants to write opens the pipe through it, so a daemon's de
 import array
 import fcntl
 import os
+import resource
 import tempfile
 import termios
 from collections.abc import Sequence
@@ -25,18 +31,22 @@ from outgate.runtime.proc import ProcessRef, find_process, is_asleep, parse_proc
 from outgate.runtime.spawn import spawn
 
 # Descriptors: 3 and 4 the pipes to read, 5 the one to hold open (or /dev/null). Arguments: the two files, whether
-# to hold, the groups. The helpers are started before they are moved: a sandbox that is full of processes must still
-# be helped. Each closes what is the others', else no end would ever be seen.
+# to hold, their limit in blocks of 512 bytes (POSIX, ulimit), the groups. The helpers are started before they are
+# moved: a sandbox that is full of processes must still be helped. Each closes what is the others', else no end would
+# ever be seen.
 _SCRIPT = """\
-cat <&3 >>"$1" 2>/dev/null 3<&- 4<&- 5>&- & pids=$!
-cat <&4 >>"$2" 2>/dev/null 3<&- 4<&- 5>&- & pids="$pids $!"
-if [ "$3" = hold ]; then sleep 2147483647 >&5 2>/dev/null 3<&- 4<&- 5>&- & pids="$pids $!"; fi
-shift 3
+if [ "$3" = hold ]; then sleep 2147483647 >&5 2>/dev/null 3<&- 4<&- 5>&- & held=$!; fi
+trap '' XFSZ
+ulimit -f "$4" || exit 1
+tee -a -- "$1" <&3 >/dev/null 2>&1 3<&- 4<&- 5>&- & pids=$!
+tee -a -- "$2" <&4 >/dev/null 2>&1 3<&- 4<&- 5>&- & pids="$pids $!${held:+ $held}"
+shift 4
 for group; do for pid in $pids; do echo "$pid" >"$group/cgroup.procs" || exit 1; done; done
 echo $pids
 """
 _START_S_MAX: Final = 10.0
 """They start within 2 ms."""
+_LIMIT_BLOCK_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ class PumpFiles:
     stderr_pipe: int
     stderr: Path
     stdin_pipe: int | None
+    stream_bytes_max: int
 
 
 class StartingPumps:
@@ -64,10 +75,11 @@ class StartingPumps:
 
     def __init__(self, files: PumpFiles, groups: Sequence[Path]) -> None:
         mode = "drop" if files.stdin_pipe is None else "hold"
+        blocks = str(files.stream_bytes_max // _LIMIT_BLOCK_BYTES)
         with Path(os.devnull).open("r+b") as nothing:
             self._report = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish
             self._command = spawn(
-                ("/bin/sh", "-c", _SCRIPT, "outgate-pumps", files.stdout, files.stderr, mode, *groups),
+                ("/bin/sh", "-c", _SCRIPT, "outgate-pumps", files.stdout, files.stderr, mode, blocks, *groups),
                 {
                     0: nothing.fileno(),
                     1: self._report.fileno(),
@@ -106,6 +118,13 @@ def render_pumps(pumps: Pumps) -> str:
 def parse_pumps(text: str) -> Pumps:
     """What :func:`render_pumps` was given. Raises ValueError."""
     return _pumps([parse_process_ref(line) for line in text.splitlines()])
+
+
+def stop_keeping(pump: ProcessRef) -> None:
+    """Let the pump drop whatever it reads from now on. Does nothing when it is gone."""
+    if find_process(pump.pid) == pump:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pump.pid, resource.RLIMIT_FSIZE, (0, 0))
 
 
 def is_drained(pump: ProcessRef) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from outgate.client.transport import PeerRefusedError
+from outgate.model.executions import StdinOutcome
 from support.api_server import ApiServer
 
 
@@ -140,3 +142,74 @@ def test_a_host_that_does_not_answer_is_a_503_to_try_again(client: httpx.Client,
             assert answer.headers["x-should-retry"] == "true"
     finally:
         server.gateway.fail = False
+
+
+def test_a_kill_reaches_as_far_as_it_was_asked_to(client: httpx.Client, path: str, server: ApiServer) -> None:
+    for body, is_group in (({}, False), ({"kill_process_group": None}, False), ({"kill_process_group": True}, True)):
+        view = start(client, path, "sleep 20")
+        client.post(f"{path}/executions/{view['execution_id']}/kill", json=body)
+        assert server.gateway.kills[-1] == (view["execution_id"], is_group)
+
+
+def test_typing_into_a_command(client: httpx.Client, path: str, server: ApiServer) -> None:
+    body = {"command": "cat; echo end", "attach_stdin": True}
+    execution_id = client.post(f"{path}/execute_async", json=body).json()["execution_id"]
+    execution = f"{path}/executions/{execution_id}"
+    sent = client.post(f"{execution}/send_std_in", json={"text": "hello\n"})
+    expected = {"devbox_id": path.rsplit("/", 1)[1], "execution_id": execution_id, "success": True, "message": None}
+    assert (sent.status_code, sent.json()) == (200, expected)
+    assert client.post(f"{execution}/send_std_in", json={"signal": "EOF"}).json()["success"]
+    done = client.post(f"{execution}/wait_for_status", json={"statuses": ["completed"]}).json()
+    assert done["stdout"] == "hello\nend\n"
+    server.gateway.stdin_outcome = StdinOutcome(is_delivered=False, detail="It does not read.")
+    try:
+        late = client.post(f"{execution}/send_std_in", json={"signal": "INTERRUPT"}).json()
+        assert (late["success"], late["message"]) == (False, "It does not read.")
+    finally:
+        server.gateway.stdin_outcome = StdinOutcome(is_delivered=True)
+
+
+def test_what_is_typed_twice_with_one_request_id_says_so_to_the_host(
+    client: httpx.Client, path: str, server: ApiServer
+) -> None:
+    execution = f"{path}/executions/{start(client, path, 'true')['execution_id']}"
+    for key in ("a", "a", "b"):
+        client.post(f"{execution}/send_std_in", json={"text": "x"}, headers={"x-request-id": key})
+    ids = [request.request_id for request in server.gateway.stdin[-3:]]
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"text": None}, {"text": "x", "signal": "EOF"}, {"signal": "KILL"}, {"text": 1}, {"signal": ""}]
+)
+def test_what_cannot_be_typed(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    view = start(client, path, "true")
+    assert client.post(f"{path}/executions/{view['execution_id']}/send_std_in", json=body).status_code == 400
+    assert client.post(f"{path}/executions/exec_{'0' * 21}/send_std_in", json={"text": "x"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("stdin_not_attached", 400), ("devbox_busy", 409), ("sandbox_failed", 503)]
+)
+def test_refusals_of_the_host(client: httpx.Client, path: str, server: ApiServer, code: str, status: int) -> None:
+    view = start(client, path, "true")
+    server.gateway.refusal = PeerRefusedError("The reason.", status=409, code=code)
+    try:
+        for answer in (
+            client.post(f"{path}/executions/{view['execution_id']}/send_std_in", json={"text": "x"}),
+            client.post(f"{path}/execute_async", json={"command": "true"}),
+        ):
+            assert (answer.status_code, "The reason." in answer.json()["message"]) == (status, True)
+    finally:
+        server.gateway.refusal = None
+
+
+def test_a_command_that_is_waited_for_cannot_be_typed_into(client: httpx.Client, path: str) -> None:
+    answer = client.post(f"{path}/execute_sync", json={"command": "cat", "attach_stdin": True})
+    assert (answer.status_code, answer.json()["field"]) == (400, "attach_stdin")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, "a\nb", 1])
+def test_shell_names_that_are_none(client: httpx.Client, path: str, name: object) -> None:
+    body = {"command": "true", "command_id": "x", "shell_name": name}
+    assert client.post(f"{path}/execute", json=body).status_code == 400

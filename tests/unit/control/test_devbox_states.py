@@ -2,16 +2,21 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outgate.control.devbox_states import (
     TRANSITIONS_MAX,
     DevboxStatus,
     ShutdownReason,
+    Step,
     decode_devbox,
     encode_devbox,
     end_by_request,
     observe,
+    resume_by_request,
     start_transitions,
+    suspend_by_request,
 )
 from outgate.model.desired import DesiredPhase, DevboxDocument, ObservedDevbox, ObservedPhase
 from outgate.store.devboxes import DevboxRow
@@ -119,3 +124,119 @@ def test_the_history_is_bounded() -> None:
         row = step.row
     assert len(statuses(row)) == TRANSITIONS_MAX
     assert statuses(row)[0] == ("initializing", 2000)
+
+
+RUNNING = replace(ROW, status="running", run_since_ms=2000)
+
+
+def taken(step: Step | None) -> DevboxRow:
+    assert step is not None
+    return step.row
+
+
+def test_a_suspension_and_a_resume() -> None:
+    suspending = suspend_by_request(RUNNING, 5000)
+    assert suspending is not None
+    assert suspending.is_news
+    assert decode_devbox(suspending.row.document).phase is DesiredPhase.SUSPENDED
+    assert observe(suspending.row, seen(ObservedPhase.RUNNING), 6000) is None, "a late word of its host"
+    assert observe(suspending.row, seen(ObservedPhase.SUSPENDING), 6000) is None
+    suspended = taken(observe(suspending.row, seen(ObservedPhase.SUSPENDED, 7000), 8000))
+    assert (suspended.status, suspended.run_ms, suspended.run_since_ms) == ("suspended", 5000, None)
+
+    resuming = taken(resume_by_request(suspended, 20_000))
+    assert (resuming.status, resuming.expire_time_ms) == ("provisioning", 3_620_000)
+    document = decode_devbox(resuming.document)
+    assert (document.phase, document.generation) == (DesiredPhase.RUNNING, 2)
+    assert observe(resuming, seen(ObservedPhase.SUSPENDED), 21_000) is None, "of the generation before"
+    assert observe(resuming, seen(ObservedPhase.INITIALIZING, generation=2), 21_000) is None, "clients would give up"
+    running = taken(observe(resuming, seen(ObservedPhase.RUNNING, 22_000, generation=2), 22_000))
+    assert [status for status, _ in statuses(running)] == [
+        "provisioning",
+        "suspending",
+        "suspended",
+        "resuming",
+        "running",
+    ]
+    assert (running.run_ms, running.run_since_ms) == (5000, 22_000)
+
+
+@pytest.mark.parametrize("status", [status for status in DevboxStatus if status is not DevboxStatus.RUNNING])
+def test_only_what_runs_is_suspended(status: DevboxStatus) -> None:
+    assert suspend_by_request(replace(ROW, status=status.value), 5000) is None
+
+
+@pytest.mark.parametrize("status", [status for status in DevboxStatus if status is not DevboxStatus.SUSPENDED])
+def test_only_what_is_suspended_is_resumed(status: DevboxStatus) -> None:
+    assert resume_by_request(replace(ROW, status=status.value), 5000) is None
+
+
+def test_a_queued_devbox_is_provisioned_when_its_host_takes_it_up() -> None:
+    queued = replace(ROW, status="queued")
+    assert taken(observe(queued, seen(ObservedPhase.PROVISIONING), 5000)).status == "provisioning"
+
+
+def test_idle_time_begins_when_it_runs() -> None:
+    row = replace(ROW, idle_s=60, on_idle="suspend", expire_time_ms=61_000)
+    assert taken(observe(row, seen(ObservedPhase.RUNNING, 50_000), 50_000)).expire_time_ms == 110_000
+
+
+def test_a_failure_is_explained_in_the_history() -> None:
+    row = taken(observe(ROW, seen(ObservedPhase.FAILURE, failure_reason="out_of_disk"), 5000))
+    assert json.loads(row.transitions)[-1] == {
+        "status": "failure",
+        "transition_time_ms": 2000,
+        "failure_reason": "out_of_disk",
+    }
+
+
+events = st.lists(
+    st.one_of(
+        st.sampled_from(["suspend", "resume", "shutdown"]),
+        st.tuples(st.sampled_from(list(ObservedPhase)), st.integers(1, 3)),
+    ),
+    max_size=30,
+)
+
+
+@given(order=events)
+def test_whatever_comes_in_whatever_order(order: list[str | tuple[ObservedPhase, int]]) -> None:
+    row, now_ms, generations, ended = ROW, 2000, 1, None
+    for event in order:
+        now_ms += 1000
+        before = row
+        match event:
+            case "suspend":
+                step = suspend_by_request(row, now_ms)
+            case "resume":
+                step = resume_by_request(row, now_ms)
+            case "shutdown":
+                step = end_by_request(row, ShutdownReason.API_SHUTDOWN, now_ms)
+            case (ObservedPhase() as phase, int(generation)):
+                step = observe(row, seen(phase, now_ms, generation=generation), now_ms)
+            case _:
+                raise AssertionError(event)
+        row = before if step is None else step.row
+        document = decode_devbox(row.document)
+        assert document.generation - generations in (0, 1)
+        if document.generation > generations:
+            # The next boot is asked for only when the host has said that nothing of the one before lives.
+            assert before.status == "suspended"
+        generations = document.generation
+        if ended is not None:
+            assert replace(row, released=False) == replace(ended, released=False), "what has ended stays as it is"
+        elif row.end_time_ms is not None:
+            ended = row
+            assert (row.status in ("shutdown", "failure"), document.phase) == (True, DesiredPhase.SHUTDOWN)
+        assert (row.status in ("suspending", "suspended")) == (document.phase is DesiredPhase.SUSPENDED)
+        assert (row.run_since_ms is not None) == (row.status in ("running", "suspending"))
+        assert row.run_ms <= now_ms - ROW.create_time_ms
+        assert row.status in (
+            "provisioning",
+            "initializing",
+            "running",
+            "suspending",
+            "suspended",
+            "failure",
+            "shutdown",
+        )
