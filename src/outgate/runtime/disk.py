@@ -1,26 +1,46 @@
 """What a sandbox has on the host's disk, and the record by which it is known again after any restart."""
 
+import os
 import secrets
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from outgate.runtime.base import SandboxError, SandboxSpec
+from outgate.runtime.build_bases import BuildBase
 from outgate.runtime.checks import check_id
 from outgate.runtime.usermap import IdRange
+
+_BLOCKS_LEFT_MIN = 16
+"""A file of several blocks fails before the very last of them is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:
-    """What was started. ``layers`` are the images' layers it runs on, which must stay as long as it does."""
+    """What was started, from which image.
+
+    ``layers`` are those it runs on, topmost first, which must stay as long as it does; below them are the host's
+    own ``host_directories``. ``image_environment`` is the part of the specification's environment that came with
+    the image. ``sealing`` is where the upper is becoming a layer at this moment, one path or none. ``bases`` are the
+    images that a build may name.
+    """
 
     spec: SandboxSpec
     ids: IdRange
     layers: tuple[Path, ...]
+    host_directories: tuple[str, ...] = ()
+    image_environment: Mapping[str, str] = field(default_factory=dict)
+    sealing: tuple[Path, ...] = ()
+    bases: tuple[BuildBase, ...] = ()
+
+    def kept_layers(self) -> tuple[Path, ...]:
+        """Every layer that must stay because of this sandbox."""
+        return (*self.layers, *self.sealing, *(layer for base in self.bases for layer in base.layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +71,13 @@ class SandboxDisk:
 
     @property
     def overlay(self) -> Path:
-        """Holds ``upper`` (what the sandbox changed) and ``work`` (the kernel's own)."""
+        """Holds :attr:`upper` and ``work`` (the kernel's own)."""
         return self.root / "disk"
+
+    @property
+    def upper(self) -> Path:
+        """What the sandbox changed, with the ids that the sandbox sees."""
+        return self.overlay / "upper"
 
     @property
     def etc(self) -> Path:
@@ -78,6 +103,15 @@ class SandboxDisk:
     def write_record(self, record: SandboxRecord) -> None:
         """Store the record, at once or not at all."""
         write_atomically(self.record_file, msgspec.json.encode(record, enc_hook=_encode_path))
+
+    def is_full(self) -> bool:
+        """Whether the sandbox can write next to nothing more: no room, or no inode, is left to users but root."""
+        try:
+            room = os.statvfs(self.overlay)
+        except FileNotFoundError:
+            return False  # it is being removed
+        # File systems that make inodes as they are needed count none (btrfs).
+        return room.f_bavail < _BLOCKS_LEFT_MIN or (room.f_files > 0 and room.f_favail == 0)
 
     def read_pid(self) -> int | None:
         """What the OCI runtime wrote to ``pid_file``, or None."""
@@ -109,7 +143,7 @@ class SandboxDisks:
     def create(self, devbox_id: str, record: SandboxRecord) -> SandboxDisk:
         """A new disk with its record in it; it appears at once or not at all."""
         made = SandboxDisk(self._trash / secrets.token_hex(8))
-        for directory in (made.overlay / "upper", made.overlay / "work", made.etc, made.executions):
+        for directory in (made.upper, made.overlay / "work", made.etc, made.executions):
             directory.mkdir(parents=True)
             # The sandbox's root sees the modes of upper and etc; the way there is closed by the live directory's.
             directory.chmod(0o755)
@@ -117,6 +151,16 @@ class SandboxDisks:
         disk = self[devbox_id]
         made.root.rename(disk.root)
         return disk
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty directory on the disks' file system, removed at the end, or by :meth:`ensure` after a crash."""
+        made = self._trash / secrets.token_hex(8)
+        made.mkdir()
+        try:
+            yield made
+        finally:
+            remove_tree(made)
 
     def remove(self, devbox_id: str) -> None:
         """Remove a sandbox's disk; it is gone from the live ones first, so a crash cannot leave half of one."""

@@ -1,12 +1,12 @@
 """Images: an ordered list of layers and what their programs expect around them, under names.
 
-``stock`` is made anew from this host when the agent starts (:meth:`ImageStore.refresh_stock`); all others
-are imported once (:mod:`outgate.runtime.image_import`). Sandboxes keep running on layers whose image was
-removed: a layer goes when neither an image nor a sandbox uses it.
+``stock`` is made anew from this host when the agent starts (:meth:`ImageStore.refresh_stock`); others are
+imported once (:mod:`outgate.runtime.image_import`) or sealed from a sandbox's disk (:mod:`outgate.runtime.snapshots`).
+Sandboxes keep running on layers whose image was removed: a layer goes when neither an image nor a sandbox uses it.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,8 @@ import msgspec
 from outgate.errors import InvalidValueError
 from outgate.runtime.base import ImageNotFoundError, SandboxError
 from outgate.runtime.disk import SandboxDisks, write_atomically
-from outgate.runtime.layers import LayerStore, digest_tree
-from outgate.runtime.stock import build_stock_layer, find_host_directories
+from outgate.runtime.layers import LayerStore, digest_tree, is_sealed
+from outgate.runtime.stock import TrustedAuthority, build_stock_layer, find_host_directories
 
 STOCK: Final = "stock"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,254}\Z", re.ASCII)
@@ -26,7 +26,7 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}\Z", re.ASCII)
 
 
 class ImageDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One image as stored. ``layers``: digests, lowest first."""
+    """One image as stored. ``layers``: their names, lowest first."""
 
     digest: str
     layers: tuple[str, ...]
@@ -56,6 +56,14 @@ class ImageSummary:
     digest: str
     names: tuple[str, ...]
     layers: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealedLayer:
+    """A layer that came out of a sandbox: where it is before it is in the store, and what it takes up there."""
+
+    directory: Path
     size_bytes: int
 
 
@@ -113,17 +121,20 @@ class ImageStore:
             check_name(name)
         self._register(image, names, layer_bytes)
 
-    def refresh_stock(self) -> None:
-        """Make the stock image as this host is now. Sandboxes that run on the former one keep it."""
+    def refresh_stock(self, authority: TrustedAuthority | None = None) -> None:
+        """Make the stock image as this host is now, trusting ``authority`` besides. Sandboxes keep the former one."""
 
         def fill(directory: Path) -> str:
-            build_stock_layer(directory)
+            build_stock_layer(directory, authority=authority)
             return digest_tree(directory)
 
         with self.layers.writing():
             digest = self.layers.add(fill)
             directories = tuple(str(directory) for directory in find_host_directories())
-            self._register(ImageDocument(digest, (digest,), host_directories=directories), (STOCK,), {})
+            names = self._read().names
+            # Whoever calls it by another name means it as it is now, too.
+            called = {name for name, of in names.items() if of == names.get(STOCK)}
+            self._register(ImageDocument(digest, (digest,), host_directories=directories), {STOCK, *called}, {})
 
     def alias(self, reference: str, name: str) -> None:
         """Let ``name`` mean the image of ``reference`` as well.
@@ -141,7 +152,7 @@ class ImageStore:
 
         Raises :class:`ImageNotFoundError`, and :class:`InvalidValueError` for the stock image.
         """
-        with self.layers.writing(), self.layers.locked(exclusive=True):
+        with self.layers.locked(exclusive=True):
             catalogue = self._read()
             image = _find(catalogue, reference)
             doomed = [name for name, digest in catalogue.names.items() if digest == image.digest]
@@ -151,12 +162,63 @@ class ImageStore:
                 raise InvalidValueError("The stock image cannot be removed.")
             for name in doomed:
                 del catalogue.names[name]
-            self._write_without_orphans(catalogue)
+            _drop_unnamed(catalogue)
+            self._write(catalogue)
+        self.collect()
 
     def remove_orphans(self) -> None:
         """Remove images that have no name and layers that nobody uses. Only inside ``layers.writing()``."""
         with self.layers.locked(exclusive=True):
             self._write_without_orphans(self._read())
+
+    def collect(self) -> None:
+        """Do the same if nobody is writing; whoever is will do it at the end (:meth:`register`)."""
+        with self.layers.writing_if_idle() as is_writing:
+            if is_writing:
+                self.remove_orphans()
+
+    def is_known(self, layers: Collection[Path]) -> bool:
+        """Whether each of ``layers`` belongs to an image; one that does not may be unused."""
+        known = {self.layers.path(layer) for image in self._read().images.values() for layer in image.layers}
+        return known.issuperset(layers)
+
+    def find_sealed_size(self, name: str) -> int | None:
+        """How many bytes the sealed layers of the image of that name hold; None when there is no such image."""
+        catalogue = self._read()
+        if name not in catalogue.names:
+            return None
+        layers = catalogue.images[catalogue.names[name]].layers
+        return sum(catalogue.layer_bytes.get(layer, 0) for layer in layers if is_sealed(layer))
+
+    def read_images(self) -> Mapping[str, ImageDocument]:
+        """All images by name. Their layers stay only while the store's layers are locked."""
+        catalogue = self._read()
+        return {name: catalogue.images[digest] for name, digest in catalogue.names.items()}
+
+    def read_sizes(self) -> Mapping[str, int]:
+        """How many bytes each layer holds that belongs to an image, as far as that is known."""
+        return self._read().layer_bytes
+
+    def publish(
+        self, name: str, image: ImageDocument, sealed: Mapping[str, SealedLayer], adopt: Callable[[], None]
+    ) -> None:
+        """Add an image under ``name`` together with its ``sealed`` layers: all at once or, by a crash, not at all.
+
+        Layers that are in the store already are kept by a sandbox's record meanwhile. ``adopt`` is called when all
+        layers are in their place, and before anybody could remove them. Raises :class:`InvalidValueError` for a
+        name that cannot be one, and OSError.
+        """
+        check_name(name)
+        with self.layers.locked(exclusive=True):
+            catalogue = self._read()
+            catalogue.images[image.digest] = image
+            catalogue.names[name] = image.digest
+            for layer, content in sealed.items():
+                if not self.layers.has(layer):
+                    content.directory.rename(self.layers.path(layer))
+                catalogue.layer_bytes[layer] = content.size_bytes
+            adopt()
+            self._write(catalogue)
 
     def _register(self, image: ImageDocument, names: Collection[str], layer_bytes: Mapping[str, int | None]) -> None:
         with self.layers.locked(exclusive=True):
@@ -168,8 +230,7 @@ class ImageStore:
 
     def _write_without_orphans(self, catalogue: _Catalogue) -> None:
         """Drop images that have no name, then layers that nobody uses."""
-        named = set(catalogue.names.values())
-        catalogue.images = {digest: image for digest, image in catalogue.images.items() if digest in named}
+        _drop_unnamed(catalogue)
         kept = {layer for image in catalogue.images.values() for layer in image.layers}
         catalogue.layer_bytes = {layer: size for layer, size in catalogue.layer_bytes.items() if layer in kept}
         self._write(catalogue)
@@ -177,7 +238,7 @@ class ImageStore:
 
     def _layers_of_sandboxes(self) -> set[Path]:
         records = (disk.read_record() for _, disk in SandboxDisks(self._root))
-        return {layer for record in records if record is not None for layer in record.layers}
+        return {layer for record in records if record is not None for layer in record.kept_layers()}
 
     def _read(self) -> _Catalogue:
         try:
@@ -191,6 +252,11 @@ class ImageStore:
 
     def _write(self, catalogue: _Catalogue) -> None:
         write_atomically(self._file, msgspec.json.encode(catalogue))
+
+
+def _drop_unnamed(catalogue: _Catalogue) -> None:
+    named = set(catalogue.names.values())
+    catalogue.images = {digest: image for digest, image in catalogue.images.items() if digest in named}
 
 
 def _find(catalogue: _Catalogue, reference: str) -> ImageDocument:

@@ -1,4 +1,7 @@
-"""The store of immutable layers: directories named by what they hold, made once and shared by all images.
+"""The store of immutable layers, made once and shared by all images.
+
+Imported layers are directories named by what they hold (``sha256:…``), sealed ones, which came out of a sandbox,
+by chance (``sealed:…``): to hash a disk would take longer than to keep it.
 
 On disk a layer carries the ids that a sandbox sees and the kernel's overlay marks (whiteouts as 0/0
 character devices, ``trusted.overlay.opaque``). The way to it is closed to all users but root, since it may
@@ -18,6 +21,7 @@ from typing import Final
 from outgate.runtime.disk import remove_tree
 
 _HASH_BLOCK_BYTES: Final = 1 << 20
+_SEALED: Final = "sealed:"
 
 
 class LayerStore:
@@ -37,15 +41,32 @@ class LayerStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the one process that adds or removes; also clears what an interrupted one left.
+        """Be the one process that adds with :meth:`add` or removes; clears what it, or an interrupted one, left.
 
         Blocks, maybe for minutes.
         """
         with self._writer_lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            for leftover in self._incoming.iterdir():
-                remove_tree(leftover)
+            self._clear_incoming()
             yield
+            self._clear_incoming()
+
+    @contextmanager
+    def writing_if_idle(self) -> Iterator[bool]:
+        """The same without waiting: false, and nothing may be done, while another process is the one."""
+        with self._writer_lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            self._clear_incoming()
+            yield True
+            self._clear_incoming()
+
+    def _clear_incoming(self) -> None:
+        for leftover in self._incoming.iterdir():
+            remove_tree(leftover)
 
     @contextmanager
     def locked(self, *, exclusive: bool) -> Iterator[None]:
@@ -55,8 +76,12 @@ class LayerStore:
             yield
 
     def path(self, digest: str) -> Path:
-        """Where the layer of that digest (``sha256:…``) is or would be."""
+        """Where the layer of that name (``sha256:…``, ``sealed:…``) is or would be."""
         return self._layers / digest.replace(":", "-")
+
+    def name_of(self, layer: Path) -> str:
+        """The name of the layer that :meth:`path` gave."""
+        return layer.name.replace("-", ":", 1)
 
     def has(self, digest: str) -> bool:
         """Whether the layer is there."""
@@ -80,12 +105,23 @@ class LayerStore:
         return digest
 
     def remove_unused(self, used: Collection[Path]) -> None:
-        """Remove every layer that is not among ``used``. Call with the lock held exclusively."""
+        """Take every layer away that is not among ``used``. Call with the lock held exclusively.
+
+        The end of :meth:`writing` deletes them: that may take a while, and nobody has to wait for it.
+        """
         for layer in self._layers.iterdir():
             if layer not in used:
-                doomed = self._incoming / secrets.token_hex(8)
-                layer.rename(doomed)
-                remove_tree(doomed)
+                layer.rename(self._incoming / secrets.token_hex(8))
+
+
+def make_sealed_name() -> str:
+    """A name for a layer that comes out of a sandbox."""
+    return _SEALED + secrets.token_hex(16)
+
+
+def is_sealed(name: str) -> bool:
+    """Whether the layer of that name came out of a sandbox."""
+    return name.startswith(_SEALED)
 
 
 def digest_tree(tree: Path) -> str:

@@ -26,6 +26,9 @@ from outgate.runtime import syscalls
 from outgate.runtime.base import SandboxError
 from outgate.runtime.syscalls import MountFlag
 
+_FORMAT: Final = "redirect_dir=nofollow,metacopy=off,index=off"
+"""What the kernel notes in an upper, whatever this host's defaults: nothing that points to other layers, since an
+upper becomes a layer itself and its files must mean the same above others (kernel documentation, overlayfs)."""
 LAYERS_MAX: Final = 127
 """Layers of one image: as many as other tools make. The kernel takes 500 per overlay, and one page of options."""
 
@@ -118,7 +121,7 @@ def mount_rootfs(
             work = _ensure_directory(Path("disk/work"), PurePosixPath(str(overlay.target).replace("/", "-")))
             lowers = ":".join(slots[layer] for layer in overlay.lowers)
             target = _ensure_directory(staging.rootfs, overlay.target)
-            options = f"lowerdir={lowers},upperdir={upper},workdir={work}"
+            options = f"lowerdir={lowers},upperdir={upper},workdir={work},{_FORMAT}"
             syscalls.mount("overlay", target, "overlay", MountFlag.NODEV, options)
     finally:
         syscalls.become_file_owner(0)
