@@ -13,6 +13,7 @@ import msgspec
 
 from outgate.dataplane.loop import Loop, Timer
 from outgate.model.addresses import IPAddress
+from outgate.model.tunnels import INSIDE_LENGTH_BYTES, InsideHello
 
 ATTEMPT_DELAY_S: Final = 0.15
 """Head start of each address before the next one is tried; RFC 8305 §5 allows 100 ms to 2 s."""
@@ -39,6 +40,23 @@ def start_connecting(address: IPAddress, host: str, port: int) -> socket.socket:
     if result not in _CONNECTING:
         connecting.close()
         raise OSError(result, os.strerror(result))
+    return connecting
+
+
+def connect_front(path: str, hello: InsideHello) -> socket.socket:
+    """A connection to the tunnel front, which has been told who is behind it. Raises OSError when it is not there.
+
+    Connecting to a unix socket is done at once, or refused when too many wait there already.
+    """
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        connecting.connect(path)
+        said = msgspec.json.encode(hello)
+        # Some 300 bytes into an empty buffer: all of it or nothing.
+        connecting.send(len(said).to_bytes(INSIDE_LENGTH_BYTES, "big") + said)
+    except OSError:
+        connecting.close()
+        raise
     return connecting
 
 
