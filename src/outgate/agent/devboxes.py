@@ -123,7 +123,7 @@ class Devboxes:
     def _follow_entrypoint(self, devbox_id: str) -> None:
         desired, record = self._host.desired.devboxes.get(devbox_id), self._host.records.get(devbox_id)
         if desired is not None and record is not None and record.stage is Stage.RUNNING:
-            self._host.entrypoints.follow(desired)
+            self._host.entrypoints.follow(desired, record)
 
     def _is_next(self, devbox_id: str, step: Step) -> bool:
         return decide_next_step(self._facts(devbox_id)).step is step
@@ -141,6 +141,7 @@ class Devboxes:
             is_linked=host.enforcer.is_linked(devbox_id),
             is_namespace_own=self._is_namespace_own(record, sandbox),
             is_entrypoint_over=host.entrypoints.is_over(devbox_id),
+            is_entrypoint_killed=host.entrypoints.is_killed(devbox_id),
         )
 
     def _is_namespace_own(self, record: DevboxRecord | None, sandbox: ObservedSandbox | None) -> bool:

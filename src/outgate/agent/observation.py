@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from outgate.runtime.base import ObservedSandbox, Runtime, SandboxPhase
@@ -36,6 +37,12 @@ class Sandboxes:
     def started(self, devbox_id: str, generation: int) -> None:
         """It runs; its process id comes with the next observation."""
         self._seen[devbox_id] = ObservedSandbox(devbox_id, generation, SandboxPhase.RUNNING, pid=None, oom_kills=0)
+
+    def halted(self, devbox_id: str) -> None:
+        """Its processes are gone; its disk, if it had one, is there."""
+        seen = self._seen.get(devbox_id)
+        if seen is not None:
+            self._seen[devbox_id] = replace(seen, phase=SandboxPhase.EXITED, pid=None, oom_kills=0)
 
     def stopped(self, devbox_id: str) -> None:
         """Nothing of it is left."""

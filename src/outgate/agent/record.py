@@ -27,6 +27,10 @@ class Stage(StrEnum):
     STARTING = "starting"
     """Its sandbox is being started, or its launch commands run. Nobody has used it yet."""
     RUNNING = "running"
+    SUSPENDING = "suspending"
+    """Its suspend commands run, or its processes and its link are being taken away. Its disk stays."""
+    SUSPENDED = "suspended"
+    """Nothing of it is left but its disk and this record. It has no slot."""
     ENDING = "ending"
     """Its outcome is decided; it is being taken apart. It still has its slot."""
     ENDED = "ended"
@@ -44,7 +48,10 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class DevboxRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One devbox of this host. ``attempts`` counts the starts of this generation that were broken off."""
+    """One devbox of this host. ``attempts`` counts the starts of this generation.
+
+    ``keeps_disk``: it was used, so what is on its disk must outlive every new start.
+    """
 
     devbox_id: str
     account_id: str
@@ -56,6 +63,8 @@ class DevboxRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """When ``stage`` was reached, Unix milliseconds."""
     attempts: int = 0
     outcome: Outcome | None = None
+    keeps_disk: bool = False
+    is_build: bool = False
 
 
 class RecordStore:

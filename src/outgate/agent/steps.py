@@ -10,20 +10,24 @@ import msgspec
 import structlog
 
 from outgate import clock
-from outgate.agent.boot import BootInterruptedError, run_launch_commands, sandbox_spec
+from outgate.agent.boot import Boot, run_boot, run_suspend_commands, sandbox_spec
+from outgate.agent.build_log import BuildLog, LogTarget
+from outgate.agent.builds import Build, first_spec, remove_images_of, run_build
+from outgate.agent.commands import BootInterruptedError, Commands
 from outgate.agent.desired import DesiredTable
 from outgate.agent.enforcer import Enforcer
 from outgate.agent.entrypoints import Entrypoints
 from outgate.agent.health import Health, WarningCode
+from outgate.agent.mounts import ObjectSource
 from outgate.agent.observation import Sandboxes
-from outgate.agent.outcome import failure, outcome_of
-from outgate.agent.reconcile import NextStep, Step
+from outgate.agent.outcome import failure, is_disk_full_error, outcome_of, start_failure
+from outgate.agent.reconcile import START_ATTEMPTS_MAX, NextStep, Step
 from outgate.agent.record import DevboxRecord, Outcome, RecordStore, Stage
 from outgate.agent.target import Placement
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
-from outgate.model.desired import DesiredPhase, DevboxDocument, ObservedDevbox, ObservedPhase
-from outgate.runtime.base import Runtime, SandboxError
+from outgate.model.desired import BuildDocument, DevboxDocument, ObservedDevbox, ObservedPhase
+from outgate.runtime.base import ObservedSandbox, Runtime, SandboxError, SandboxSpec
 
 _STARTS_MAX: Final = 2 * (os.cpu_count() or 1)
 """Sandboxes being started at once: starting is CPU work, more of it at once only makes each later."""
@@ -45,6 +49,8 @@ class Host:
     runtime: Runtime
     sandboxes: Sandboxes
     entrypoints: Entrypoints
+    objects: ObjectSource
+    logs: LogTarget
     layout: NetworkLayout
     health: Health
     on_change: Callable[[ObservedDevbox], None]
@@ -76,8 +82,14 @@ class Steps:
             await self._filter(desired, record, wake)
         elif desired is not None and record is not None and next_step.step is Step.START:
             await self._start(desired, record, wake, is_still_next)
+        elif desired is not None and record is not None and next_step.step is Step.SUSPEND:
+            await self._suspend(desired, record, wake)
+        elif desired is not None and record is not None and next_step.step is Step.REST:
+            # Once more: one whose first process died by itself has not been halted, and has its groups still.
+            await self._halt(devbox_id)
+            self._put(record, stage=Stage.SUSPENDED, slot=None, generation=desired.generation)
         elif desired is not None and record is not None and next_step.step is Step.REBOOT:
-            self._put(record, stage=Stage.PLACED, generation=desired.generation, attempts=0)
+            await self._reboot(desired, record)
         elif next_step.reason is not None:
             self._end(devbox_id, outcome_of(next_step.reason, clock.wall_ms()))
         else:
@@ -87,6 +99,8 @@ class Steps:
         match step:
             case Step.CLEAR_SANDBOX:
                 await self._clear_sandbox(devbox_id)
+            case Step.HALT:
+                await self._halt(devbox_id)
             case Step.RETRY if record is not None:
                 self._put(record, stage=Stage.PLACED)
             case Step.UNFILTER:
@@ -95,18 +109,16 @@ class Steps:
             case Step.FINISH if record is not None:
                 self._put(record, stage=Stage.ENDED, slot=None)
             case Step.FORGET:
+                if record is not None and record.is_build:
+                    # Its blueprint failed or was deleted: nobody can start from what it made any more.
+                    await remove_images_of(self._host.runtime, devbox_id, is_complete=False)
                 self._host.records.remove(devbox_id)
                 self._link_failures.pop(devbox_id, None)
 
     async def _place(self, desired: DevboxDocument) -> None:
-        host = self._host
-        slot = host.records.find_free_slot(host.layout.slots_max)
+        slot = await self._find_slot()
         if slot is None:
-            text = f"All {host.layout.slots_max} places for devboxes are taken."
-            host.health.raise_warning(WarningCode.SLOTS_EXHAUSTED, text)
-            await asyncio.sleep(RETRY_S)
             return
-        host.health.clear(WarningCode.SLOTS_EXHAUSTED)
         self._store(
             DevboxRecord(
                 devbox_id=desired.id,
@@ -116,7 +128,35 @@ class Steps:
                 stage=Stage.PLACED,
                 slot=slot,
                 time_ms=clock.wall_ms(),
+                is_build=desired.build is not None,
             )
+        )
+
+    async def _find_slot(self) -> int | None:
+        """A free slot; None, after a while, when there is none."""
+        host = self._host
+        slot = host.records.find_free_slot(host.layout.slots_max)
+        if slot is None:
+            text = f"All {host.layout.slots_max} places for devboxes are taken."
+            host.health.raise_warning(WarningCode.SLOTS_EXHAUSTED, text)
+            await asyncio.sleep(RETRY_S)
+            return None
+        host.health.clear(WarningCode.SLOTS_EXHAUSTED)
+        return slot
+
+    async def _reboot(self, desired: DevboxDocument, record: DevboxRecord) -> None:
+        slot = record.slot if record.slot is not None else await self._find_slot()
+        if slot is None:
+            return
+        # A start of the same generation that was broken off keeps its count: its executions keep their ids.
+        attempts = record.attempts if record.generation == desired.generation else 0
+        self._put(
+            record,
+            stage=Stage.PLACED,
+            generation=desired.generation,
+            policy_id=desired.policy_id,
+            slot=slot,
+            attempts=attempts,
         )
 
     async def _filter(self, desired: DevboxDocument, record: DevboxRecord, wake: asyncio.Event) -> None:
@@ -146,28 +186,94 @@ class Steps:
             record = self._put(record, stage=Stage.STARTING, attempts=record.attempts + 1)
             with host.sandboxes.working_on(desired.id):
                 try:
-                    await host.runtime.start(spec)
-                except (SandboxError, InvalidValueError) as error:
-                    self._end(desired.id, failure(f"Its sandbox did not start. {error.message}", clock.wall_ms()))
+                    await host.runtime.start(first_spec(desired, spec))
+                except (SandboxError, InvalidValueError, OSError) as error:
+                    self._note_failed_start(record, error)
                     return
+                host.health.clear(WarningCode.RUNTIME_FAILING)
                 host.sandboxes.started(desired.id, desired.generation)
+        if desired.build is not None:
+            await self._build(desired, desired.build, record, spec, wake)
+            return
         await self._launch(desired, record, wake)
 
-    async def _launch(self, desired: DevboxDocument, record: DevboxRecord, wake: asyncio.Event) -> None:
-        def is_wanted() -> bool:
-            now = self._host.desired.devboxes.get(desired.id)
-            return now is not None and now.phase is DesiredPhase.RUNNING and now.generation == desired.generation
-
+    async def _build(
+        self,
+        desired: DevboxDocument,
+        document: BuildDocument,
+        record: DevboxRecord,
+        spec: SandboxSpec,
+        wake: asyncio.Event,
+    ) -> None:
+        host = self._host
+        placement = placement_of(desired, record)
+        build = Build(
+            devbox=desired,
+            document=document,
+            record=record,
+            spec=spec,
+            commands=self._commands(desired, wake),
+            objects=host.objects,
+            sandboxes=host.sandboxes,
+            log=BuildLog(host.logs, desired.id, record.attempts),
+            observe=lambda: self._observe(desired.id),
+            is_filtered=lambda: placement is not None and host.enforcer.is_filtered(placement),
+        )
         try:
-            outcome = await run_launch_commands(self._host.runtime, desired, wake, is_wanted)
+            outcome = await run_build(build)
+        except BootInterruptedError:
+            return
+        self._end(desired.id, outcome)
+
+    def _note_failed_start(self, record: DevboxRecord, error: SandboxError | InvalidValueError | OSError) -> None:
+        """End the devbox. One whose disk is in use is tried again (``error`` is raised) before it is given up."""
+        may_pass = not isinstance(error, InvalidValueError)
+        is_late = record.attempts >= START_ATTEMPTS_MAX
+        if may_pass and record.keeps_disk and not is_late:
+            raise error
+        if isinstance(error, OSError) and not is_disk_full_error(error):
+            raise error
+        self._end(record.devbox_id, start_failure(error, clock.wall_ms()))
+
+    async def _launch(self, desired: DevboxDocument, record: DevboxRecord, wake: asyncio.Event) -> None:
+        commands = self._commands(desired, wake)
+        boot = Boot(desired, record, commands, self._host.objects, lambda: self._observe(desired.id))
+        try:
+            outcome = await run_boot(boot)
         except BootInterruptedError:
             return
         except (SandboxError, InvalidValueError) as error:
-            outcome = failure(f"A launch command could not be run. {error.message}", clock.wall_ms())
+            outcome = failure(f"A command of its start could not be run. {error.message}", clock.wall_ms())
         if outcome is not None:
             self._end(desired.id, outcome)
             return
-        self._put(record, stage=Stage.RUNNING)
+        self._put(record, stage=Stage.RUNNING, keeps_disk=True)
+
+    def _commands(self, desired: DevboxDocument, wake: asyncio.Event) -> Commands:
+        """To run commands as long as the devbox is wanted in this phase and generation."""
+
+        def is_wanted() -> bool:
+            now = self._host.desired.devboxes.get(desired.id)
+            return now is not None and (now.phase, now.generation) == (desired.phase, desired.generation)
+
+        return Commands(self._host.runtime, desired.id, wake, is_wanted)
+
+    async def _observe(self, devbox_id: str) -> ObservedSandbox | None:
+        await self._host.sandboxes.observe()
+        return self._host.sandboxes.get(devbox_id)
+
+    async def _suspend(self, desired: DevboxDocument, record: DevboxRecord, wake: asyncio.Event) -> None:
+        # Written down first: an agent that dies among the commands does not run them again.
+        record = self._put(record, stage=Stage.SUSPENDING)
+        await run_suspend_commands(desired, record, self._commands(desired, wake))
+
+    async def _halt(self, devbox_id: str) -> None:
+        host = self._host
+        host.entrypoints.forget(devbox_id)
+        with host.sandboxes.working_on(devbox_id):
+            await host.runtime.halt(devbox_id)
+            host.sandboxes.halted(devbox_id)
+        host.health.clear(WarningCode.RUNTIME_FAILING)
 
     async def _clear_sandbox(self, devbox_id: str) -> None:
         host = self._host
@@ -189,6 +295,7 @@ class Steps:
                 stage=Stage.ENDING,
                 slot=None,
                 time_ms=outcome.time_ms,
+                is_build=desired.build is not None,
             )
         self._log.info("devbox_ending", devbox_id=devbox_id, phase=outcome.phase.value, detail=outcome.detail)
         self._put(record, stage=Stage.ENDING, outcome=outcome)
@@ -217,6 +324,8 @@ _PHASES: Final = {
     Stage.PLACED: ObservedPhase.PROVISIONING,
     Stage.STARTING: ObservedPhase.INITIALIZING,
     Stage.RUNNING: ObservedPhase.RUNNING,
+    Stage.SUSPENDING: ObservedPhase.SUSPENDING,
+    Stage.SUSPENDED: ObservedPhase.SUSPENDED,
 }
 
 

@@ -18,10 +18,15 @@ from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import IPAddress
 from outgate.model.desired import GateApply, GateDevbox, PolicyDocument
+from outgate.model.flow import HostContext
 from outgate.model.plan import PolicyPlan
 
 LINK_CHANGES_MAX: Final = 8
-"""Links made or removed in one round, some 1.5 ms each: what a policy update may have to wait for."""
+"""Links made in one round, some 1.5 ms each: what a policy update may have to wait for.
+
+Removals are not counted. All of a round's are one request of the kernel's, which waits once for every processor to
+have let go of the links: some 35 ms, whether one goes or fifty.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,11 @@ class GateView:
     host_addresses: tuple[str, ...]
 
 
-def prepare_enforcement(document: PolicyDocument) -> EnforcedPolicy:
+def prepare_enforcement(document: PolicyDocument, context: HostContext) -> EnforcedPolicy:
     """The policy compiled; one that cannot be is replaced by its own denial, never left as it was."""
     try:
         policy, grants = policy_from_document(document)
-        return EnforcedPolicy(document, compile_policy(policy, grants))
+        return EnforcedPolicy(document, compile_policy(policy, grants, context))
     except InvalidValueError as error:
         return deny_policy(document, error.message)
 

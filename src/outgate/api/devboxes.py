@@ -6,13 +6,30 @@ from fastapi import APIRouter, Query, Response
 
 from outgate.api.context import Context
 from outgate.api.devbox_bodies import DevboxCreateParams, DevboxUpdateParams, DevboxWaitForStatusRequest
-from outgate.api.devbox_views import DevboxListView, DevboxView, EmptyView, view_devbox, view_devboxes
+from outgate.api.devbox_views import (
+    DevboxListView,
+    DevboxResourceUsageView,
+    DevboxView,
+    EmptyView,
+    view_devbox,
+    view_devboxes,
+    view_usage,
+)
 from outgate.api.openapi import describe
 from outgate.api.parameters import DevboxCursor, IncludeTotalCount, Limit, parse_cursor
 from outgate.api.responses import respond
+from outgate.clock import wall_ms
+from outgate.control.devbox_creation import create_devbox
 from outgate.control.devbox_reading import await_devbox, await_started, get_devbox, page_devboxes
 from outgate.control.devbox_states import DevboxStatus
-from outgate.control.devboxes import create_devbox, describe_devbox, keep_devbox_alive, shut_down_devbox
+from outgate.control.devbox_usage import measure_usage
+from outgate.control.devboxes import (
+    describe_devbox,
+    keep_devbox_alive,
+    resume_devbox,
+    shut_down_devbox,
+    suspend_devbox,
+)
 from outgate.control.ids import IdPrefix
 from outgate.store.devboxes import DevboxFilter
 
@@ -54,10 +71,10 @@ async def list_all(
     "/create_and_await_running",
     operation_id="createDevboxAndAwaitRunning",
     summary="Create a devbox and wait for it to run",
-    openapi_extra=describe(DevboxView, body=DevboxCreateParams, is_body_optional=True, errors=[409, 429]),
+    openapi_extra=describe(DevboxView, body=DevboxCreateParams, is_body_optional=True, errors=[408, 409, 429]),
 )
 async def create_and_await_running(context: Context) -> Response:
-    """Like create, and holds for up to 10 s while the devbox starts."""
+    """Like create, and holds for up to 10 s while the devbox starts. 408 while it is still queued: ask again."""
     given, call = await context.read(DevboxCreateParams)
     row = await create_devbox(context.services, call, given.to_input())
     started = await_started(context.services, context.caller, row, START_HOLD_S_MAX)
@@ -103,9 +120,49 @@ async def wait_for_status(context: Context, id: str) -> Response:  # noqa: A002 
     summary="End a devbox",
     openapi_extra=describe(DevboxView, errors=[404, 409, 413]),
 )
-async def shut_down(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
-    """The answer already says ``shutdown``. Ended devboxes stay as they are."""
-    return respond(view_devbox(await shut_down_devbox(context.services, await context.read_nothing(), id)))
+async def shut_down(
+    context: Context,
+    id: str,  # noqa: A002 - the wire's name
+    *,
+    force: Annotated[bool, Query(description="Give up a snapshot that is being taken.")] = False,
+) -> Response:
+    """The answer already says ``shutdown``. Ended devboxes stay as they are. 409 while a snapshot is being taken."""
+    call = await context.read_nothing()
+    return respond(view_devbox(await shut_down_devbox(context.services, call, id, force=force)))
+
+
+@router.post(
+    "/{id}/suspend",
+    operation_id="suspendDevbox",
+    summary="Suspend a devbox",
+    openapi_extra=describe(DevboxView, errors=[404, 409, 413]),
+)
+async def suspend(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
+    """Its suspend commands are run, its processes ended, its network taken away; its disk stays."""
+    return respond(view_devbox(await suspend_devbox(context.services, await context.read_nothing(), id)))
+
+
+@router.post(
+    "/{id}/resume",
+    operation_id="resumeDevbox",
+    summary="Resume a suspended devbox",
+    openapi_extra=describe(DevboxView, errors=[404, 409, 413]),
+)
+async def resume(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
+    """On its disk, under its policy as it is now; the launch commands are run again."""
+    return respond(view_devbox(await resume_devbox(context.services, await context.read_nothing(), id)))
+
+
+@router.get(
+    "/{id}/usage",
+    operation_id="getDevboxResourceUsage",
+    summary="Read what a devbox has used",
+    openapi_extra=describe(DevboxResourceUsageView, errors=[404]),
+)
+async def usage(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
+    """Cores and memory count while it runs, the disk for all of its time."""
+    row = await get_devbox(context.services, context.caller, id)
+    return respond(view_usage(measure_usage(row, wall_ms())))
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""What nobody asks for: devboxes whose time is up are ended, old request keys are forgotten."""
+"""What nobody asks for: what is due is ended, old request keys and what was deleted long ago are forgotten."""
 
 import asyncio
 from typing import Final
@@ -6,9 +6,12 @@ from typing import Final
 import structlog
 
 from outgate.clock import monotonic_s, wall_ms
-from outgate.control.devboxes import end_expired_devboxes
+from outgate.control.blueprints import end_overdue_builds
+from outgate.control.devbox_expiry import end_due_devboxes
+from outgate.control.object_sweeping import end_due_objects, forget_deleted, remove_unnamed_files
 from outgate.control.repeats import forget_old_requests
 from outgate.control.services import Services
+from outgate.control.terminal_access import forget_useless_access
 from outgate.store.errors import StoreError
 
 EXPIRY_EVERY_S: Final = 1.0
@@ -32,8 +35,19 @@ async def sweep_forever(services: Services) -> None:
 
 
 async def sweep(services: Services, now_ms: int, *, is_cleaning_due: bool) -> None:
-    """One turn: all devboxes that are due, and, when asked, all request keys that are old."""
-    while await end_expired_devboxes(services, now_ms):
+    """One turn: all devboxes and objects that are due, and, when asked, everything that is old."""
+    while await end_due_devboxes(services, now_ms):
         pass
-    while is_cleaning_due and await forget_old_requests(services, now_ms):
+    while await end_due_objects(services, now_ms):
         pass
+    while await end_overdue_builds(services, now_ms):
+        pass
+    if not is_cleaning_due:
+        return
+    while await forget_old_requests(services, now_ms):
+        pass
+    while await forget_useless_access(services):
+        pass
+    while await forget_deleted(services, now_ms):
+        pass
+    await remove_unnamed_files(services, now_ms)

@@ -16,11 +16,13 @@ import msgspec
 from outgate import clock
 from outgate.runtime import cgroups
 from outgate.runtime.base import SandboxError
+from outgate.runtime.build_stage import mount_build
 from outgate.runtime.bundle import READY_DESCRIPTOR, BundlePaths, HostFacts, render_config
 from outgate.runtime.disk import SandboxRecord
 from outgate.runtime.engine import COMMAND_S_MAX, Engine, read_last_words
 from outgate.runtime.etc import write_own_files
 from outgate.runtime.execution_files import SandboxPlace
+from outgate.runtime.freezer import thaw
 from outgate.runtime.rootfs import OverlayMount, Staging, mount_rootfs, mount_sys
 from outgate.runtime.spawn import read_until_end, spawn
 from outgate.runtime.staging import run_staged
@@ -65,6 +67,8 @@ class Booter:
         def boot_staged() -> None:
             mount_sys(self.staging)
             mount_rootfs(self.staging, overlays, disk.overlay, userns_fd=userns, host_root=record.ids.first_id)
+            if record.spec.is_builder:
+                mount_build(self.staging, record.bases, disk.overlay, userns_fd=userns, host_root=record.ids.first_id)
             self._run(place)
 
         try:
@@ -100,13 +104,25 @@ class Booter:
         Raises :class:`SandboxError` when something would not go.
         """
         directories = self.layout.directories(place.group)
+        # Frozen processes do not die (version 1): a daemon may have been killed while it sealed the disk.
+        thaw(self.layout, place.group)
         deadline_s = clock.monotonic_s() + _DEATH_S_MAX
-        while alive := cgroups.processes(directories):
+        while True:
+            self._kill_all(place, deadline_s)
+            self.engine.forget(place.devbox_id)
+            place.disk.pid_file.unlink(missing_ok=True)
+            stuck = cgroups.remove_groups(directories)
+            if not stuck:
+                return
+            # A command that was being started meanwhile got in after the kill.
+            if clock.monotonic_s() > deadline_s:
+                names = ", ".join(map(str, stuck))
+                raise SandboxError(f"Control groups of {place.devbox_id} are still in use: {names}.")
+            time.sleep(_DEATH_STEP_S)
+
+    def _kill_all(self, place: SandboxPlace, deadline_s: float) -> None:
+        while alive := cgroups.processes(self.layout.directories(place.group)):
             cgroups.kill_processes(place.group, alive)
             if clock.monotonic_s() > deadline_s:
                 raise SandboxError(f"Processes of {place.devbox_id} cannot be killed: {sorted(alive)[:10]}.")
             time.sleep(_DEATH_STEP_S)
-        self.engine.forget(place.devbox_id)
-        place.disk.pid_file.unlink(missing_ok=True)
-        if stuck := cgroups.remove_groups(directories):
-            raise SandboxError(f"Control groups of {place.devbox_id} are still in use: {', '.join(map(str, stuck))}.")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from outgate.runtime.base import ROOT, ExecSpec, SandboxSpec, SandboxUser
+from outgate.runtime.base import ROOT, ExecSpec, SandboxSpec, SandboxUser, TerminalSpec
 from outgate.runtime.seccomp import render_seccomp
+from outgate.runtime.shell_script import EXECUTION_SCRIPT, render_lasting_shell
 from outgate.runtime.usermap import IDS_PER_SANDBOX, IdRange
 
 Document = dict[str, object]
@@ -37,6 +38,9 @@ CAPABILITIES: Final = (
 No NET_RAW, NET_ADMIN or SYS_ADMIN; and since the network namespace belongs to the host's user
 namespace, even having them here would not give a raw socket or a route.
 """
+
+BUILDER_CAPABILITIES: Final = (*CAPABILITIES, "CAP_SYS_ADMIN")
+"""The same for buildah, which mounts the file systems that it builds, in the sandbox's own user namespace."""
 
 MASKED_PATHS: Final = (
     "/proc/acpi",
@@ -82,16 +86,15 @@ exec 3>&- >/dev/null 2>&1
 while :; do sleep 2147483647 & wait; done
 """
 
-# Signals that are caught, not ignored, are back at their default in the command; the shell itself outlives
-# them, so that a group which is interrupted still leaves its status. The status descriptor is not handed on.
-# The home is entered here and not by the OCI runtime, which would follow a link that the sandbox put there with
-# descriptors of the host's still open (CVE-2024-21626).
-_EXECUTION_SCRIPT: Final = """\
+# As an execution's script, for a program with somebody at its streams. An interactive shell has a group of its own, so
+# what is typed interrupts the command and not this shell. Signals that arrive from outside leave this shell out.
+_TERMINAL_SCRIPT: Final = """\
 trap : HUP INT QUIT TERM
 echo "$3" 2>/dev/null >/proc/self/oom_score_adj
 cd -- "$2" 2>/dev/null || cd /
-if [ -x /bin/bash ]; then shell=/bin/bash; else shell=/bin/sh; fi
-"$shell" -l -c "$1" 3>&-
+if [ -x /bin/bash ]; then SHELL=/bin/bash; else SHELL=/bin/sh; fi
+export SHELL
+if [ "$4" = login ]; then "$SHELL" -l 3>&-; else "$SHELL" -l -c "$1" 3>&-; fi
 echo $? >&3
 """
 
@@ -133,6 +136,7 @@ def render_config(spec: SandboxSpec, ids: IdRange, paths: BundlePaths, facts: Ho
             user=ROOT,
             environment={},
             facts=facts,
+            capabilities=_capabilities(spec),
         ),
         "mounts": _mounts(paths),
         "linux": {
@@ -149,7 +153,7 @@ def render_config(spec: SandboxSpec, ids: IdRange, paths: BundlePaths, facts: Ho
             "gidMappings": [{"containerID": 0, "hostID": ids.first_id, "size": IDS_PER_SANDBOX}],
             "cgroupsPath": str(paths.cgroup),
             "resources": _resources(spec, facts),
-            "seccomp": render_seccomp(facts.machine),
+            "seccomp": render_seccomp(facts.machine, is_builder=spec.is_builder),
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READONLY_PATHS),
         },
@@ -159,13 +163,45 @@ def render_config(spec: SandboxSpec, ids: IdRange, paths: BundlePaths, facts: Ho
 def render_execution(sandbox: SandboxSpec, spec: ExecSpec, facts: HostFacts) -> Document:
     """The ``process.json`` of one execution."""
     user = spec.user or sandbox.user
-    settings = (spec.command, user.home, str(_EXECUTION_OOM_SCORE))
+    program = (spec.command,) if spec.shell is None else render_lasting_shell(spec.shell, user, spec.command)
     return _process(
-        arguments=("/bin/sh", "-c", _EXECUTION_SCRIPT, "execution", *settings),
+        arguments=("/bin/sh", "-c", EXECUTION_SCRIPT, "execution", user.home, str(_EXECUTION_OOM_SCORE), *program),
         user=user,
         environment=sandbox.environment,
         facts=facts,
+        capabilities=_capabilities(sandbox),
     )
+
+
+def render_helper(sandbox: SandboxSpec, user: SandboxUser, script: str, *arguments: str, facts: HostFacts) -> Document:
+    """The ``process.json`` of a script of Outgate's own, which nothing in the sandbox's environment changes."""
+    return _process(
+        arguments=("/bin/sh", "-c", script, "helper", *arguments),
+        user=user,
+        environment={"LC_ALL": "C"},
+        facts=facts,
+        capabilities=_capabilities(sandbox),
+    )
+
+
+def _capabilities(sandbox: SandboxSpec) -> tuple[str, ...]:
+    return BUILDER_CAPABILITIES if sandbox.is_builder else CAPABILITIES
+
+
+def render_terminal(sandbox: SandboxSpec, spec: TerminalSpec, facts: HostFacts) -> Document:
+    """The ``process.json`` of one terminal; run as an execution is."""
+    user = sandbox.user
+    mode = "login" if spec.command is None else "command"
+    settings = (spec.command or "", user.home, str(_EXECUTION_OOM_SCORE), mode)
+    process = _process(
+        arguments=("/bin/sh", "-c", _TERMINAL_SCRIPT, "terminal", *settings),
+        user=user,
+        environment={**spec.environment, **sandbox.environment},
+        facts=facts,
+    )
+    if spec.size is not None:
+        process |= {"terminal": True, "consoleSize": {"width": spec.size.cols, "height": spec.size.rows}}
+    return process
 
 
 def _process(
@@ -174,6 +210,7 @@ def _process(
     user: SandboxUser,
     environment: Mapping[str, str],
     facts: HostFacts,
+    capabilities: tuple[str, ...] = CAPABILITIES,
 ) -> Document:
     variables = {
         "PATH": _SEARCH_PATH,
@@ -183,7 +220,7 @@ def _process(
         "LANG": "C.UTF-8",
         **environment,
     }
-    granted = list(CAPABILITIES) if user.uid == 0 else []
+    granted = list(capabilities) if user.uid == 0 else []
     return {
         "terminal": False,
         "user": {"uid": user.uid, "gid": user.uid, "umask": 0o022},
@@ -191,7 +228,7 @@ def _process(
         "env": [f"{name}={value}" for name, value in variables.items()],
         "cwd": "/",
         "capabilities": {
-            "bounding": list(CAPABILITIES),
+            "bounding": list(capabilities),
             "effective": granted,
             "permitted": granted,
             "inheritable": [],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from outgate.agent.record import DevboxRecord, Outcome, RecordStore, Stage
 from outgate.agent.target import Placement, Target, prepare_enforcement, router_state
 from outgate.model.desired import DesiredPhase, ObservedPhase
+from outgate.model.flow import HostContext
 from outgate.runtime.base import ObservedSandbox, SandboxPhase
 from support.agent_world import LAYOUT, World, make_devbox, make_document
 from support.sim_time import run_simulated
@@ -26,8 +27,13 @@ def settle(world: World) -> None:
     records = {record.devbox_id: record for record in world.records().all()}
     wanted = {name for name, (_, devbox) in world.api.devboxes.items() if devbox.phase is DesiredPhase.RUNNING}
     running = {name for name, record in records.items() if record.stage is Stage.RUNNING}
-    assert all(record.stage in (Stage.RUNNING, Stage.ENDED) for record in records.values())
+    at_rest = {name for name, record in records.items() if record.stage is Stage.SUSPENDED}
+    assert all(record.stage in (Stage.RUNNING, Stage.SUSPENDED, Stage.ENDED) for record in records.values())
     assert running <= wanted
+    assert at_rest <= {
+        name for name, (_, devbox) in world.api.devboxes.items() if devbox.phase is DesiredPhase.SUSPENDED
+    }
+    assert all(records[name].slot is None for name in at_rest)
     assert {
         name for name, sandbox in world.runtime.sandboxes.items() if sandbox.phase is SandboxPhase.RUNNING
     } == running
@@ -42,7 +48,7 @@ def settle(world: World) -> None:
         assert world.driver.state.devboxes[name].policy_number == world.api.policies[policy_id][1].number
         assert world.driver.state.devboxes[name].slot == records[name].slot
     for name, record in records.items():
-        expected = "running" if name in running else record.outcome.phase.value if record.outcome else ""
+        expected = record.outcome.phase.value if record.outcome else record.stage.value
         assert world.phase(name) == expected
     assert world.api.enforced == world.api.revision
 
@@ -81,8 +87,11 @@ def leave(world: World, left: dict[str, dict[str, object]]) -> None:
             case (Stage() as stage, int(generation), int(attempts)):
                 is_over = stage in (Stage.ENDING, Stage.ENDED)
                 outcome = Outcome(ObservedPhase.FAILURE, 1, detail="before") if is_over else None
-                taken = None if stage is Stage.ENDED else slot
-                records.put(DevboxRecord(name, "acc_1", policy_id, generation, stage, taken, 1, attempts, outcome))
+                taken = None if stage in (Stage.ENDED, Stage.SUSPENDED) else slot
+                was_used = stage in (Stage.RUNNING, Stage.SUSPENDING, Stage.SUSPENDED)
+                records.put(
+                    DevboxRecord(name, "acc_1", policy_id, generation, stage, taken, 1, attempts, outcome, was_used)
+                )
         match thing["sandbox"]:
             case (SandboxPhase() as phase, int(generation)):
                 world.runtime.sandboxes[name] = ObservedSandbox(name, generation, phase, None, 0)
@@ -91,7 +100,7 @@ def leave(world: World, left: dict[str, dict[str, object]]) -> None:
                 world.api.put(make_devbox(name, policy_id, phase=wanted, generation=generation))
         if thing["is_linked"]:
             links[name] = Placement(name, "acc_1", policy_id, slot)
-    policies = {policy_id: prepare_enforcement(make_document(policy_id)) for policy_id in POLICIES}
+    policies = {policy_id: prepare_enforcement(make_document(policy_id), HostContext()) for policy_id in POLICIES}
     world.driver.set(router_state(Target(1, policies, links), LAYOUT))
     world.driver.forget()
     world.journal.clear()
@@ -112,6 +121,8 @@ def test_it_converges_from_any_leftover_state(left: dict[str, dict[str, object]]
 actions = st.one_of(
     st.tuples(st.just("boot"), st.sampled_from(NAMES), st.sampled_from(POLICIES)),
     st.tuples(st.just("reboot"), st.sampled_from(NAMES)),
+    st.tuples(st.just("suspend"), st.sampled_from(NAMES)),
+    st.tuples(st.just("resume"), st.sampled_from(NAMES)),
     st.tuples(st.just("shutdown"), st.sampled_from(NAMES)),
     st.tuples(st.just("forget"), st.sampled_from(NAMES)),
     st.tuples(st.just("update"), st.sampled_from(POLICIES)),
@@ -145,11 +156,13 @@ def act_on_devbox(world: World, verb: str, name: str) -> None:
     api = world.api
     document = api.devboxes[name][1]
     is_wanted = document.phase is DesiredPhase.RUNNING
-    if verb == "reboot" and is_wanted:
-        api.put(make_devbox(name, document.policy_id, generation=document.generation + 1))
+    if (verb == "reboot" and is_wanted) or (verb == "resume" and document.phase is DesiredPhase.SUSPENDED):
+        api.resume(name)
+    elif verb == "suspend" and is_wanted:
+        api.suspend(name)
     elif verb == "shutdown":
         api.shut_down(name)
-    elif verb == "forget" and not is_wanted and world.phase(name) in ("shutdown", "failure"):
+    elif verb == "forget" and document.phase is DesiredPhase.SHUTDOWN and world.phase(name) in ("shutdown", "failure"):
         api.forget(name)
         del api.observed[name]
     elif verb == "lose sandbox" and name in world.runtime.sandboxes:

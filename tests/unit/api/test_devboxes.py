@@ -127,9 +127,89 @@ def test_the_host_is_told_what_was_asked_for(client: httpx.Client, server: ApiSe
         ({"environment_variables": {"1A": "x"}}, "environment_variables", "invalid_value"),
         ({"environment_variables": {"A": "x\u0000"}}, "environment_variables['A']", "invalid_value"),
         ({"metadata": {"a": 1}}, "metadata.a", "wrong_type"),
-        ({"blueprint_id": "bpt_x"}, "blueprint_id", "not_served"),
-        ({"snapshot_id": "snp_x"}, "snapshot_id", "not_served"),
-        ({"mounts": [{}]}, "mounts", "not_served"),
+        (
+            {"launch_parameters": {"custom_gb_memory": 4}},
+            "launch_parameters.custom_gb_memory",
+            "invalid_value",
+        ),
+        (
+            {"launch_parameters": {"resource_size_request": "CUSTOM_SIZE", "custom_disk_size": 0}},
+            "launch_parameters.custom_disk_size",
+            "invalid_value",
+        ),
+        (
+            {"launch_parameters": {"after_idle": {"idle_time_seconds": 0, "on_idle": "suspend"}}},
+            "launch_parameters.after_idle.idle_time_seconds",
+            "invalid_value",
+        ),
+        (
+            {"launch_parameters": {"after_idle": {"idle_time_seconds": 1, "on_idle": "explode"}}},
+            "launch_parameters.after_idle.on_idle",
+            "invalid_value",
+        ),
+        (
+            {
+                "launch_parameters": {
+                    "after_idle": {"idle_time_seconds": 1, "on_idle": "suspend"},
+                    "lifecycle": {"after_idle": {"idle_time_seconds": 2, "on_idle": "suspend"}},
+                }
+            },
+            "launch_parameters.after_idle",
+            "invalid_value",
+        ),
+        (
+            {"launch_parameters": {"lifecycle": {"lifecycle_hooks": {"suspend_deadline_ms": 60_001}}}},
+            "launch_parameters.lifecycle.lifecycle_hooks.suspend_deadline_ms",
+            "invalid_value",
+        ),
+        (
+            {"launch_parameters": {"lifecycle": {"lifecycle_hooks": {"suspend_commands": ["a\u0000"]}}}},
+            "launch_parameters.lifecycle.lifecycle_hooks.suspend_commands[0]",
+            "invalid_value",
+        ),
+        ({"launch_parameters": {"available_ports": [0]}}, "launch_parameters.available_ports[0]", "invalid_value"),
+        ({"launch_parameters": {"architecture": "riscv"}}, "launch_parameters.architecture", "invalid_value"),
+        ({"launch_parameters": {"required_services": ["db"]}}, "launch_parameters.required_services", "not_served"),
+        ({"blueprint_id": "bpt_x"}, "blueprint_id", "unknown_blueprint"),
+        ({"blueprint_id": ""}, "blueprint_id", "unknown_blueprint"),
+        ({"blueprint_name": "x"}, "blueprint_name", "unknown_blueprint"),
+        ({"snapshot_id": "snp_x"}, "snapshot_id", "unknown_snapshot"),
+        ({"snapshot_id": "snp_" + "a" * 21}, "snapshot_id", "unknown_snapshot"),
+        ({"blueprint_id": "bpt_x", "snapshot_id": "snp_x"}, "snapshot_id", "invalid_value"),
+        ({"blueprint_id": "bpt_x", "blueprint_name": "x"}, "blueprint_name", "invalid_value"),
+        ({"gateways": {"A": {"gateway": "gwc_x", "secret": "s"}}}, "gateways", "not_served"),
+        ({"mcp": {"A": {"mcp_config": "mcp_x", "secret": "s"}}}, "mcp", "not_served"),
+        ({"secrets": {"A": "nobody"}}, "secrets.A", "unknown_secret"),
+        ({"secrets": {"1A": "nobody"}}, "secrets", "invalid_value"),
+        ({"secrets": {"A": "x"}, "environment_variables": {"A": "y"}}, "secrets.A", "invalid_value"),
+        ({"tunnel": {}}, "tunnel", "tunnels_off"),
+        ({"tunnel": {"auth_mode": "secret"}}, "tunnel.auth_mode", "invalid_value"),
+        ({"mounts": [{}]}, "mounts[0]", "invalid_value"),
+        ({"mounts": [{"type": "broker_mount", "axon_id": "x"}]}, "mounts[0]", "not_served"),
+        ({"mounts": [{"type": "file_mount", "target": "", "content": ""}]}, "mounts[0].target", "invalid_value"),
+        ({"mounts": [{"type": "file_mount", "target": "a/", "content": ""}]}, "mounts[0].target", "invalid_value"),
+        ({"file_mounts": {"a": "\u0000"}}, "file_mounts['a'].content", "invalid_value"),
+        (
+            {"mounts": [{"type": "object_mount", "object_id": "obj_x", "object_path": "/a"}]},
+            "mounts[0].object_id",
+            "unknown_object",
+        ),
+        (
+            {"mounts": [{"type": "code_mount", "repo_name": "../x", "repo_owner": "o"}]},
+            "mounts[0].repo_name",
+            "invalid_value",
+        ),
+        (
+            {"code_mounts": [{"repo_name": "r", "repo_owner": "o", "git_ref": "--upload-pack=x"}]},
+            "code_mounts[0].git_ref",
+            "invalid_value",
+        ),
+        (
+            {"code_mounts": [{"repo_name": "r", "repo_owner": "o", "token": "a b"}]},
+            "code_mounts[0].token",
+            "invalid_value",
+        ),
+        ({"file_mounts": {f"f{n}": "" for n in range(101)}}, "mounts", "invalid_value"),
     ],
 )
 def test_what_is_refused_leaves_no_trace(client: httpx.Client, body: dict[str, Any], field: str, code: str) -> None:
@@ -139,8 +219,20 @@ def test_what_is_refused_leaves_no_trace(client: httpx.Client, body: dict[str, A
     assert client.get(DEVBOXES).json()["total_count"] == 0
 
 
-def test_fields_that_are_not_served_may_be_null_or_empty(client: httpx.Client) -> None:
-    assert client.post(DEVBOXES, json={"blueprint_id": None, "mounts": [], "secrets": {}}).status_code == 200
+def test_fields_may_be_null_or_empty(client: httpx.Client) -> None:
+    empty: dict[str, Any] = {
+        "blueprint_id": None,
+        "mounts": [],
+        "secrets": {},
+        "gateways": {},
+        "mcp": None,
+        "tunnel": None,
+    }
+    view = client.post(DEVBOXES, json=empty).json()
+    assert [view[name] for name in ("blueprint_id", "snapshot_id", "tunnel", "gateway_specs", "mcp_specs")] == [
+        None
+    ] * 5
+    assert view["initiator_id"].startswith("key_")
 
 
 def test_updates_of_name_and_metadata(client: httpx.Client) -> None:
@@ -233,6 +325,9 @@ def test_another_accounts_devboxes_do_not_exist(client: httpx.Client, stranger: 
         stranger.post(path, json={"name": "x"}),
         stranger.post(f"{path}/shutdown"),
         stranger.post(f"{path}/keep_alive"),
+        stranger.post(f"{path}/suspend"),
+        stranger.post(f"{path}/resume"),
+        stranger.get(f"{path}/usage"),
         stranger.post(f"{path}/wait_for_status", json={"statuses": ["running"]}),
         stranger.post(f"{path}/execute", json={"command": "true", "command_id": "1"}),
         stranger.post(f"{path}/execute_async", json={"command": "true"}),
