@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.functional_validators import BeforeValidator
@@ -50,6 +51,13 @@ class RuntimeName(StrEnum):
     RUNC = "runc"
     CRUN = "crun"
     RUNSC = "runsc"
+
+
+class SshListen(StrEnum):
+    """Where the SSH server listens, if not at an address."""
+
+    AUTO = "auto"
+    OFF = "off"
 
 
 class LogLevel(StrEnum):
@@ -98,6 +106,14 @@ def _parse_listen(value: object) -> SocketAddress:
     return SocketAddress(str(_parse_address(host)), _parse_port(port))
 
 
+def _parse_optional_listen(value: object) -> SocketAddress | None:
+    return None if value is None else _parse_listen(value)
+
+
+def _parse_ssh_listen(value: object) -> object:
+    return SshListen(str(value)) if str(value) in tuple(SshListen) else _parse_listen(value)
+
+
 def _parse_resolver(text: str) -> SocketAddress:
     """``1.1.1.1``, ``1.1.1.1:5353``, ``::1`` or ``[::1]:5353``."""
     host, colon, port = text.rpartition(":")
@@ -129,6 +145,18 @@ def _parse_pool(value: object) -> object:
     return network
 
 
+def _parse_public_url(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(value)
+    has_more = parts.username or parts.query or parts.fragment or parts.path.strip("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or has_more:
+        raise ValueError("this is no start of a URL")
+    if parts.port is not None:
+        _parse_port(str(parts.port))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 _SECRET_FIELDS: Final = frozenset({"api_key", "database_url"})
 _MISSPELLED_SIMILARITY: Final = 0.85
 """One or two letters of a name: OUTGATE_DEFAULT_POLCY is a mistake, OUTGATE_SERVICE_HOST is not ours."""
@@ -139,6 +167,12 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 def _setting(default: object, about: str, write: str, **bounds: Any) -> Any:
     """A field: what the docs say about it, and what a person is told to write when the value is bad."""
     return Field(default=default, description=about, json_schema_extra={"write": write}, **bounds)
+
+
+_ENDPOINTS: Final = (
+    "host names, *.patterns, networks or networks:port with commas between them,"
+    " for example gateway.example.com,10.9.8.7/32:443"
+)
 
 
 class Settings(BaseSettings):
@@ -165,10 +199,48 @@ class Settings(BaseSettings):
     api_user: str | None = _setting(
         None, "The user whom the api process becomes. Unset: `outgate` if there is one, else `nobody`.", "a user's name"
     )
+    secret_key_file: Path | None = _setting(
+        None,
+        "The key under which secrets are stored and URLs are signed, readable by the api's user alone. Several api"
+        " processes that share a database need the same. Unset: one is made in the api's directory.",
+        "a file that holds 32 bytes in base64 (openssl rand -base64 32)",
+    )
+    objects_dir: Path | None = _setting(
+        None,
+        "Where storage objects are kept; api processes that share a database need to share it. Unset: in the api's"
+        " directory.",
+        "a directory that the api's user can write",
+    )
+    object_bytes_max: int = _setting(
+        5 * 1024**3, "Bytes that one storage object may have.", "a number of bytes from 1", ge=1, le=2**50
+    )
+    objects_bytes_max: int = _setting(
+        50 * 1024**3,
+        "Bytes that all storage objects of an account may have.",
+        "a number of bytes from 1",
+        ge=1,
+        le=2**50,
+    )
+    upload_bytes_max: int = _setting(
+        5 * 1024**3, "Bytes that one file uploaded into a devbox may have.", "a number of bytes from 1", ge=1, le=2**50
+    )
+    public_url: Annotated[str | None, BeforeValidator(_parse_public_url)] = _setting(
+        None,
+        "The start of the upload and download URLs that are handed out. Unset: what the client itself reached.",
+        "http or https and a host, for example https://api.example.com",
+    )
+    git_url: Annotated[str, BeforeValidator(_parse_public_url)] = _setting(
+        "https://github.com",
+        "Where code mounts are cloned from; `/OWNER/NAME.git` is put behind it. Devboxes need a policy that allows it.",
+        "http or https and a host, for example https://git.example.com",
+    )
     default_policy: DefaultPolicy = _setting(
         DefaultPolicy.ALLOW_ALL, "What a devbox without a policy may reach.", "allow_all or deny_all"
     )
     policies_max: int = _setting(100, "Policies an account may have.", "a number from 1 to 10000", ge=1, le=10_000)
+    build_s_max: int = _setting(
+        3600, "How long the build of a blueprint may take, in seconds.", "a number from 1 to 86400", ge=1, le=86_400
+    )
     enforce_wait_s: float = _setting(
         10.0,
         "How long the answer to an update waits until the update is in force everywhere, in seconds.",
@@ -193,19 +265,50 @@ class Settings(BaseSettings):
     internal_zones: Names = _setting(
         (), "Zones whose private addresses are welcome.", "domain names with commas between them"
     )
-    agent_gateway_hosts: Names = _setting(
-        (), "Host names that `allow_agent_gateway` opens.", "host names or *.patterns with commas between them"
-    )
-    mcp_gateway_hosts: Names = _setting(
-        (), "Host names that `allow_mcp_gateway` opens.", "host names or *.patterns with commas between them"
-    )
-    mirror_hosts: Names = _setting(
-        (), "Host names that `allow_runloop_mirrors` opens.", "host names or *.patterns with commas between them"
-    )
+    agent_gateway_hosts: Names = _setting((), "Host names and networks that `allow_agent_gateway` opens.", _ENDPOINTS)
+    mcp_gateway_hosts: Names = _setting((), "Host names and networks that `allow_mcp_gateway` opens.", _ENDPOINTS)
+    mirror_hosts: Names = _setting((), "Host names and networks that `allow_runloop_mirrors` opens.", _ENDPOINTS)
     tunnel_domain: str | None = _setting(
         None,
         "The whole suffix of tunnel names: `{port}-{key}.` goes before it.",
         "a domain name, for example tunnel.example.com",
+    )
+    tunnel_listen: Annotated[SocketAddress | None, NoDecode, BeforeValidator(_parse_optional_listen)] = _setting(
+        None,
+        "Where tunnels, and the API as `https://api.` and the rest of the domain, are served with TLS. Unset: port 443"
+        " of the address in OUTGATE_LISTEN. Counts only together with OUTGATE_TUNNEL_DOMAIN, as do the next four.",
+        "ADDRESS:PORT, for example 0.0.0.0:443",
+    )
+    tunnel_http_listen: Annotated[SocketAddress | None, NoDecode, BeforeValidator(_parse_optional_listen)] = _setting(
+        None,
+        "Where tunnels are served without TLS as well. Unset: nowhere outside of devboxes.",
+        "ADDRESS:PORT, for example 0.0.0.0:80",
+    )
+    tunnel_user: str | None = _setting(
+        None,
+        "The user whom the tunnel front becomes; not the api's. Unset: `outgate-tunnel` if there is one, else"
+        " `daemon`.",
+        "a user's name",
+    )
+    tls_certificate: Path | None = _setting(
+        None,
+        "The certificate (chain) for `*.` and the tunnel domain, and for the API's name. Unset: one by a local"
+        " authority that devboxes trust; see `outgate tls`.",
+        "a PEM file",
+    )
+    tls_key: Path | None = _setting(None, "Its private key.", "a PEM file")
+    ssh_listen: Annotated[SocketAddress | SshListen, NoDecode, BeforeValidator(_parse_ssh_listen)] = _setting(
+        SshListen.AUTO,
+        "Where the SSH server listens. `auto`: port 2222 of the address in OUTGATE_LISTEN, or any other that is free.",
+        "ADDRESS:PORT, for example 0.0.0.0:2222, or auto or off",
+    )
+    ssh_host: str | None = _setting(
+        None,
+        "What `create_ssh_key` answers as the place of the SSH server. Unset: `ssh.` and the domain where there are"
+        " tunnels (it is reached there by TLS), else the address and port where it listens.",
+        "a host name, or host:port",
+        min_length=1,
+        max_length=255,
     )
     devbox_network4: Annotated[IPv4Network | None, BeforeValidator(_parse_pool)] = _setting(
         None,
@@ -266,6 +369,46 @@ class Settings(BaseSettings):
     def agent_socket(self) -> Path:
         """Where the api finds the agent."""
         return self.run_dir / "agent.sock"
+
+    @property
+    def tls_dir(self) -> Path:
+        """The local authority and what it certified."""
+        return self.state_dir / "tls"
+
+    @property
+    def tls_listen(self) -> SocketAddress:
+        """Where tunnels are served with TLS, once there is a domain for them."""
+        return self.tunnel_listen or SocketAddress(self.listen.host, 443)
+
+    @property
+    def terminal_socket(self) -> Path:
+        """Where the agent takes requests for terminals; the api looks for it beside ``agent_socket``."""
+        return self.run_dir / "terminals.sock"
+
+    @property
+    def pty_socket(self) -> Path:
+        """Where the tunnel front passes requests for PTY sessions."""
+        return self.run_dir / "pty.sock"
+
+    @property
+    def ssh_host_key_file(self) -> Path:
+        """The SSH server's own key."""
+        return self.api_dir / "ssh-host-key"
+
+    @property
+    def dial_socket(self) -> Path:
+        """Where the agent takes requests for connections into devboxes."""
+        return self.run_dir / "dial.sock"
+
+    @property
+    def inside_socket(self) -> Path:
+        """Where the gate finds the tunnel front."""
+        return self.run_dir / "inside.sock"
+
+    @property
+    def front_api_socket(self) -> Path:
+        """Where the tunnel front finds the api."""
+        return self.run_dir / "front-api.sock"
 
     @property
     def store_url(self) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from support.stage import Stage, open_stage
-from support.world import populate
+from support.world import MIRRORS, populate
 
 
 @pytest.fixture(scope="module")
 def shared_stage() -> Iterator[Stage]:
     if os.geteuid() != 0:
         pytest.fail("the end-to-end tests make network namespaces: run them as root")
-    with open_stage() as stage:
+    with open_stage(environment={"OUTGATE_MIRROR_HOSTS": ",".join(MIRRORS)}) as stage:
         populate(stage.internet)
         yield stage
 

@@ -16,6 +16,7 @@ import pytest
 from outgate.cli.demo.namespaces import HOST_ADDRESS4, HOST_ADDRESS6
 from outgate.core.decide import PreparedPolicy, decide_flow, decide_lookup, decide_teach
 from outgate.model.addresses import PortRange, Protocol
+from outgate.model.endpoints import parse_endpoints
 from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, Opaque, TlsHello, Unseen
 from outgate.model.names import DomainName, parse_domain_name
 from outgate.model.policy import NetworkPolicy
@@ -23,13 +24,25 @@ from outgate.model.verdict import Allow, AllowReason
 from support.internet import Journal
 from support.policies import make_policy, prepare
 from support.stage import Stage, Tried, attempt
-from support.world import HOSTS, IN_NETWORK_A, IN_NETWORK_B, IN_NO_NETWORK, METADATA, NETWORK_A, NETWORK_B, PRIVATE
+from support.world import (
+    HOSTS,
+    IN_NETWORK_A,
+    IN_NETWORK_B,
+    IN_NO_NETWORK,
+    METADATA,
+    MIRRORS,
+    NETWORK_A,
+    NETWORK_B,
+    PRIVATE,
+)
 
 SEEDS = range(20)
 FLOWS_EACH = 50
 WAIT_S = 2.0
 UDP_WAIT_S = 0.3
 ALLOW_ALL_SEED = 0
+MIRRORS_SHARE = 0.4
+"""Of the policies: with the flag on, behind which the stage's server has a host and a network."""
 TAUGHT_SHARE = 0.6
 """Of the flows: to an address that DNS taught, where host name rules have a say."""
 LATE_S = 0.2
@@ -51,9 +64,12 @@ ADDRESSES = (
     *(address for pair in NAMES.values() for address in pair),
     *(IN_NETWORK_A, IN_NETWORK_B, IN_NO_NETWORK, PRIVATE, METADATA, HOST_ADDRESS4),
 )
+MIRROR_HOSTS, MIRROR_CIDRS = parse_endpoints(MIRRORS)
 CONTEXT = HostContext(
     host_addresses=frozenset(map(ip_address, (HOST_ADDRESS4, HOST_ADDRESS6, "127.0.0.1", "::1"))),
     devbox_networks=(ip_network("10.213.0.0/16"), IPv6Network("fd00::/8")),
+    mirror_hosts=MIRROR_HOSTS,
+    mirror_cidrs=MIRROR_CIDRS,
 )
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
@@ -83,13 +99,15 @@ def _draw_policy(random: Random, seed: int) -> NetworkPolicy:
     hosts = random.sample(PATTERNS, random.randint(0, 5))
     # The last network is everything, which leaves little to find out: not every time.
     networks = random.sample(NETWORKS[: random.choice((7, 7, 7, 8))], random.randint(0, 3))
-    return make_policy(*hosts, cidrs=[network + random.choice(PORTS) for network in networks])
+    cidrs = [network + random.choice(PORTS) for network in networks]
+    return make_policy(*hosts, cidrs=cidrs, allow_runloop_mirrors=random.random() < MIRRORS_SHARE)
 
 
 def _egress_of(policy: NetworkPolicy) -> dict[str, Any]:
     """The policy as the API takes it."""
     return {
         "allow_all": policy.egress.allow_all,
+        "allow_runloop_mirrors": policy.egress.allow_runloop_mirrors,
         "allowed_hostnames": [pattern.spelling for pattern in policy.egress.allowed_hostnames],
         "allowed_cidrs": [
             {"cidr": str(rule.network), "ports": [_ports_of(ports) for ports in rule.ports]}

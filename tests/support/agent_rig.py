@@ -121,8 +121,13 @@ def _api_app(api: FakeApi) -> Starlette:
             return Response(status_code=503)
         return Response(b"{}")
 
+    async def read_object(request: Request) -> Response:
+        data = api.objects.get(request.path_params["object_id"])
+        return Response(status_code=404) if data is None else Response(data)
+
     return Starlette(
         routes=[
+            Route("/internal/v1/objects/{object_id}", read_object),
             Route("/internal/v1/desired-state", desired_state),
             Route("/internal/v1/report", report, methods=["POST"]),
         ]

@@ -5,7 +5,7 @@ Each sandbox start checks the property that matters: kernel and gate have confir
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,12 +19,13 @@ from outgate.agent.agent import Agent, AgentNeeds
 from outgate.agent.gate_process import GateClosedError, GateEvents, GateState
 from outgate.agent.kernel_thread import KernelThread
 from outgate.agent.record import RecordStore
-from outgate.client.transport import PeerUnreachableError
+from outgate.client.transport import PeerRefusedError, PeerUnreachableError
 from outgate.dataplane.driver import Applied, DriverError, RouterState
 from outgate.dataplane.fake import FakeDriver
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import OutgateError
 from outgate.model.desired import (
+    BuildLogPart,
     CidrDocument,
     DesiredPhase,
     DesiredState,
@@ -36,8 +37,10 @@ from outgate.model.desired import (
     ObservedDevbox,
     PolicyDocument,
 )
+from outgate.model.executions import FileProblem, LogLevel, LogLine, LogSource
 from outgate.model.flow import HostContext
 from outgate.runtime.base import (
+    BoxFileError,
     ExecOutput,
     ExecSpec,
     ExecState,
@@ -50,6 +53,7 @@ from outgate.runtime.base import (
     SandboxNotFoundError,
     SandboxPhase,
     SandboxSpec,
+    SandboxUser,
 )
 
 LAYOUT = NetworkLayout("abc123", IPv4Network("10.213.16.0/20"), IPv6Network("fd00:1::/64"))
@@ -216,13 +220,33 @@ class FakeRuntime:
         self.command_status: dict[str, int] = {}
         self.endless: set[str] = set()
         self.stop_failures = 0
+        self.start_errors: dict[str, Exception] = {}
+        self.trouble = (0, False)
+        """What every sandbox that runs is observed to have: processes killed for want of memory, a full disk."""
+        self.stdin: dict[tuple[str, str], bytes] = {}
+        self.end_time_ms = 1_000
+        """When every execution that is over ended."""
+        self.images: dict[str, int] = {}
+        self.seal_turn = asyncio.Event()
+        self.seal_turn.set()
+        self.disks_made: dict[str, int] = {}
+        """How often each devbox got a new, empty disk."""
+        self.unread: set[str] = set()
+        """Executions whose program does not read."""
+        self.interrupted: list[str] = []
+        self.files: dict[tuple[str, str], bytes] = {}
+        self.open_streams = 0
 
     async def start(self, spec: SandboxSpec) -> None:
         self.check_start(spec)
         self.journal.append(f"start {spec.devbox_id}")
+        if spec.devbox_id not in self.sandboxes:
+            self.disks_made[spec.devbox_id] = self.disks_made.get(spec.devbox_id, 0) + 1
         await asyncio.sleep(self.start_s)
         if spec.devbox_id in self.refuse:
             raise SandboxError(self.refuse[spec.devbox_id])
+        if spec.devbox_id in self.start_errors:
+            raise self.start_errors[spec.devbox_id]
         self.specs[spec.devbox_id] = spec
         self.sandboxes[spec.devbox_id] = ObservedSandbox(
             spec.devbox_id, spec.generation, SandboxPhase.RUNNING, CHECK_PID, 0
@@ -236,9 +260,44 @@ class FakeRuntime:
         self.journal.append(f"stop {devbox_id}")
         self.sandboxes.pop(devbox_id, None)
 
+    async def halt(self, devbox_id: str) -> None:
+        await asyncio.sleep(0)
+        self.journal.append(f"halt {devbox_id}")
+        if devbox_id in self.sandboxes:
+            self.lose(devbox_id)
+        for key, state in self.executions.items():
+            if key[0] == devbox_id and state.status is ExecStatus.RUNNING:
+                self.end_execution(*key, 137)
+
+    async def seal(self, devbox_id: str, image_name: str) -> int:
+        await self.seal_turn.wait()
+        if devbox_id not in self.sandboxes:
+            raise SandboxNotFoundError(f"Devbox {devbox_id} is not on this host.")
+        return self.images.setdefault(image_name, 4096)
+
+    async def seal_build(self, devbox_id: str, image_name: str) -> int:
+        await self.halt(devbox_id)
+        assert self.specs[devbox_id].is_builder
+        self.journal.append(f"seal build {devbox_id}")
+        return self.images.setdefault(image_name, 4096)
+
+    async def find_image_size(self, image_name: str) -> int | None:
+        await asyncio.sleep(0)
+        return self.images.get(image_name)
+
+    async def remove_image(self, image_name: str) -> None:
+        await asyncio.sleep(0)
+        self.images.pop(image_name, None)
+
     async def observe(self) -> Mapping[str, ObservedSandbox]:
         await asyncio.sleep(0)
-        return dict(self.sandboxes)
+        oom_kills, is_disk_full = self.trouble
+        return {
+            name: replace(sandbox, oom_kills=oom_kills, is_disk_full=is_disk_full)
+            if sandbox.phase is SandboxPhase.RUNNING
+            else sandbox
+            for name, sandbox in self.sandboxes.items()
+        }
 
     def lose(self, devbox_id: str, *, oom_kills: int = 0) -> None:
         """Its first process dies."""
@@ -248,7 +307,8 @@ class FakeRuntime:
 
     async def exec_start(self, devbox_id: str, spec: ExecSpec) -> None:
         await asyncio.sleep(0)
-        if devbox_id not in self.sandboxes:
+        sandbox = self.sandboxes.get(devbox_id)
+        if sandbox is None or sandbox.phase is not SandboxPhase.RUNNING:
             raise SandboxNotFoundError(f"Devbox {devbox_id} is not running on this host.")
         if (devbox_id, spec.execution_id) in self.executions:
             return
@@ -274,6 +334,14 @@ class FakeRuntime:
             await asyncio.sleep(timeout_s / 10)
         return state
 
+    async def exec_ends(self, devbox_id: str) -> Mapping[str, int | None]:
+        await asyncio.sleep(0)
+        return {
+            execution_id: None if state.status is ExecStatus.RUNNING else self.end_time_ms
+            for (name, execution_id), state in self.executions.items()
+            if name == devbox_id
+        }
+
     async def exec_output(self, devbox_id: str, execution_id: str, stream: OutputStream, last_n: int) -> ExecOutput:
         await self.exec_state(devbox_id, execution_id)
         return ExecOutput(f"{stream.value} of {execution_id}\n", truncated=last_n < 1)
@@ -287,8 +355,60 @@ class FakeRuntime:
         """An endless command ends."""
         self.executions[devbox_id, execution_id] = ExecState(execution_id, ExecStatus.COMPLETED, exit_status)
 
-    async def exec_write_stdin(self, devbox_id: str, execution_id: str, data: bytes) -> None:  # noqa: ARG002 - the protocol's
+    async def exec_stream(
+        self, devbox_id: str, execution_id: str, stream: OutputStream, offset: int
+    ) -> AsyncGenerator[bytes, None]:
         await self.exec_state(devbox_id, execution_id)
+
+        async def follow() -> AsyncGenerator[bytes, None]:
+            self.open_streams += 1
+            try:
+                yield f"{stream.value} of {execution_id}\n".encode()[offset:]
+                while (await self.exec_state(devbox_id, execution_id)).status is ExecStatus.RUNNING:  # noqa: ASYNC110 - simulated
+                    await asyncio.sleep(0.01)
+            finally:
+                self.open_streams -= 1
+
+        return follow()
+
+    async def exec_logs(self, devbox_id: str, execution_id: str | None, shell: str | None) -> tuple[LogLine, ...]:
+        if execution_id is not None:
+            await self.exec_state(devbox_id, execution_id)
+        return tuple(
+            LogLine(LogSource.EXEC, LogLevel.INFO, 1, name, shell_name=state.shell)
+            for (box, name), state in self.executions.items()
+            if box == devbox_id and execution_id in (None, name) and shell in (None, state.shell)
+        )
+
+    async def exec_interrupt(self, devbox_id: str, execution_id: str) -> None:
+        await self.exec_state(devbox_id, execution_id)
+        self.interrupted.append(execution_id)
+
+    @asynccontextmanager
+    async def read_file(
+        self, devbox_id: str, path: str, user: SandboxUser | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        del user
+        if (devbox_id, path) not in self.files:
+            raise BoxFileError(FileProblem.MISSING, f"There is no {path}.")
+        self.open_streams += 1
+        try:
+            yield _halves(self.files[devbox_id, path])
+        finally:
+            self.open_streams -= 1
+
+    async def write_file(
+        self, devbox_id: str, path: str, data: AsyncIterator[bytes], user: SandboxUser | None = None
+    ) -> None:
+        del user
+        self.files[devbox_id, path] = b"".join([piece async for piece in data])
+
+    async def exec_write_stdin(self, devbox_id: str, execution_id: str, data: bytes) -> None:
+        await self.exec_state(devbox_id, execution_id)
+        if execution_id in self.unread:
+            await asyncio.sleep(3600)
+        key = (devbox_id, execution_id)
+        self.stdin[key] = self.stdin.get(key, b"") + data
 
     async def exec_close_stdin(self, devbox_id: str, execution_id: str) -> None:
         await self.exec_state(devbox_id, execution_id)
@@ -301,6 +421,11 @@ class FakeRuntime:
         await asyncio.sleep(0)
 
 
+async def _halves(data: bytes) -> AsyncIterator[bytes]:
+    yield data[: len(data) // 2]
+    yield data[len(data) // 2 :]
+
+
 class FakeApi:
     """The api's side of the internal interface, with a sequence number for each change."""
 
@@ -309,6 +434,8 @@ class FakeApi:
         self.policies: dict[str, tuple[int, PolicyDocument]] = {}
         self.devboxes: dict[str, tuple[int, DevboxDocument]] = {}
         self.forgotten: dict[str, int] = {}
+        self.objects: dict[str, bytes] = {}
+        self.build_logs: dict[str, dict[tuple[int, int], BuildLogPart]] = {}
         self.is_down = False
         self.reports: list[HostReport] = []
         self.observed: dict[str, ObservedDevbox] = {}
@@ -335,6 +462,29 @@ class FakeApi:
     def shut_down(self, devbox_id: str) -> int:
         """Want the devbox ended."""
         return self.put(msgspec.structs.replace(self.devboxes[devbox_id][1], phase=DesiredPhase.SHUTDOWN))
+
+    def suspend(self, devbox_id: str) -> int:
+        """Want the devbox suspended."""
+        return self.put(msgspec.structs.replace(self.devboxes[devbox_id][1], phase=DesiredPhase.SUSPENDED))
+
+    def resume(self, devbox_id: str) -> int:
+        """Want the devbox running again."""
+        document = self.devboxes[devbox_id][1]
+        generation = document.generation + 1
+        return self.put(msgspec.structs.replace(document, phase=DesiredPhase.RUNNING, generation=generation))
+
+    @asynccontextmanager
+    async def open_object(self, object_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes that were put into ``objects``, in two chunks."""
+        await asyncio.sleep(0)
+        if object_id not in self.objects:
+            raise PeerRefusedError(f"there is no object {object_id}", status=404)
+        yield _halves(self.objects[object_id])
+
+    async def store_build_log(self, blueprint_id: str, part: BuildLogPart) -> None:
+        """Kept in ``build_logs``, once."""
+        await asyncio.sleep(0)
+        self.build_logs.setdefault(blueprint_id, {})[part.attempt, part.number] = part
 
     def _wake(self) -> int:
         self._changed.set()
@@ -418,6 +568,8 @@ class World:
         link = self.driver.state.devboxes.get(spec.devbox_id)
         assert link is not None, f"{spec.devbox_id} starts without a link"
         assert spec.netns.name == LAYOUT.devbox_namespace(link.slot), "it starts in another namespace than its own"
+        before = self.runtime.sandboxes.get(spec.devbox_id)
+        assert before is None or before.phase is SandboxPhase.EXITED, "two generations of it would live at once"
         assert self.gate is not None
         assert self.gate.state is GateState.OPEN, f"{spec.devbox_id} starts while the gate is closed"
         entry = self.gate.devboxes.get(spec.devbox_id)
@@ -445,6 +597,8 @@ class World:
                 make_gate=self.make_gate,
                 runtime=self.runtime,
                 api=self.api,
+                objects=self.api,
+                logs=self.api,
                 records=self.records(),
                 url="unix:/run/test/agent.sock",
                 identify_router=lambda: self.router,
@@ -470,6 +624,10 @@ class World:
         while not condition():
             assert loop.time() < deadline_s, "\n".join(["it never came true", *self.journal[-60:]])
             await asyncio.sleep(0.002)
+
+    async def run_command(self, devbox_id: str, execution_id: str, command: str) -> None:
+        """Have the runtime run a command, as for the API."""
+        await self.runtime.exec_start(devbox_id, ExecSpec(execution_id, command))
 
     def phase(self, devbox_id: str) -> str:
         """What was last reported of a devbox."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from outgate.api import serve
 from outgate.api.privileges import Identity, drop_privileges
-from outgate.api.serve import HostToken, ServeConfig, Serving, run_api
+from outgate.api.serve import HostToken, ResourcePlaces, ServeConfig, Serving, run_api
 from outgate.control.configuration import ApiSettings
 from support.api_server import FakeGateway
 
@@ -33,10 +33,12 @@ def main() -> None:
     url, public_fd, internal_fd, first_key, user = sys.argv[1:]
     if "OUTGATE_TEST_WATCH_FILES" in os.environ:
         serve.drop_privileges = watch_files  # type: ignore[attr-defined] # the test looks at what comes after it
+    directory = Path(url.removeprefix("sqlite:///")).parent
     config = ServeConfig(
         database_url=url,
         settings=ApiSettings(),
         gateway=FakeGateway(),
+        resources=ResourcePlaces(directory / "secret-key", directory / "objects"),
         first_key=first_key or None,
         host=HostToken("local", "token"),
         identity=Identity(int(user), int(user)) if user else None,

@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -18,25 +16,29 @@ from outgate.api.serve import Applications, serve_services
 from outgate.clock import wall_ms
 from outgate.control.accounts import NewKey, create_account
 from outgate.control.configuration import ApiSettings
+from outgate.control.gateway import AgentGateway
 from outgate.control.hosts import ensure_host
 from outgate.control.ids import IdMaker
+from outgate.control.object_files import ObjectFiles
+from outgate.control.secret_values import KeyRing
 from outgate.control.services import Services
 from outgate.model.desired import (
+    BUILD_COMPLETE,
     DesiredPhase,
     DesiredState,
+    DevboxActivity,
     DevboxDocument,
-    ExecutionRequest,
-    ExecutionState,
     HostReport,
     ObservedDevbox,
     ObservedPhase,
     PolicyDocument,
 )
+from outgate.model.snapshots import SnapshotPhase, SnapshotRemoval, SnapshotState
 from outgate.store.database import Database
 from outgate.store.migrate import load_migrations, migrate
+from support.fake_commands import AGENT_URL, FakeCommands
 
 HOST_TOKEN = "host-token-of-the-tests"  # noqa: S105 - of the tests
-AGENT_URL = "unix:/nowhere"
 
 
 def listen_tcp() -> socket.socket:
@@ -59,73 +61,53 @@ def open_database(url: str) -> Database:
     return database
 
 
-class FakeGateway:
+def make_services(
+    directory: Path, database: Database, gateway: AgentGateway, settings: ApiSettings | None = None
+) -> Services:
+    """Services as the api process makes them, with a key of their own."""
+    objects = ObjectFiles(directory / "objects")
+    objects.prepare()
+    return Services(settings or ApiSettings(), database, gateway, KeyRing.generate(), objects)
+
+
+class FakeGateway(FakeCommands):
     """Runs commands with /bin/sh on this machine; remembers how often each execution was started.
 
     With ``runs_commands`` off every command ends at once, unrun: for tests that send generated ones.
     """
 
     def __init__(self, *, runs_commands: bool = True) -> None:
-        self._runs_commands = runs_commands
-        self.starts: dict[str, int] = {}
-        self.fail = False
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._done: dict[str, asyncio.Task[ExecutionState]] = {}
+        super().__init__(runs_commands=runs_commands)
+        self.snapshots: dict[str, SnapshotState] = {}
+        self.snapshot_outcome = SnapshotState(SnapshotPhase.COMPLETE, size_bytes=4096)
+        """What becomes of a snapshot as soon as it is asked for."""
+        self.activity: dict[str, DevboxActivity] = {}
 
-    async def start_execution(self, url: str, devbox_id: str, request: ExecutionRequest) -> ExecutionState | None:
+    async def start_snapshot(self, url: str, snapshot_id: str, devbox_id: str) -> SnapshotState | None:
         self._check(url, devbox_id)
-        execution_id = request.execution_id
-        self.starts[execution_id] = self.starts.get(execution_id, 0) + 1
-        if not self._runs_commands:
-            self._done.setdefault(execution_id, asyncio.ensure_future(_end_unrun(execution_id)))
-        elif execution_id not in self._done:
-            process = await asyncio.create_subprocess_shell(
-                request.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True
-            )
-            self._processes[execution_id] = process
-            self._done[execution_id] = asyncio.ensure_future(_finish(execution_id, process))
-        return await self.read_execution(url, devbox_id, execution_id, wait_s=0, last_n=100)
+        return self.snapshots.setdefault(snapshot_id, self.snapshot_outcome)
 
-    async def read_execution(
-        self, url: str, devbox_id: str, execution_id: str, *, wait_s: float, last_n: int
-    ) -> ExecutionState | None:
+    async def read_snapshot(self, url: str, snapshot_id: str, *, wait_s: float) -> SnapshotState | None:
+        self._check(url, "dbx_")
+        if self.snapshots.get(snapshot_id) == SnapshotState(SnapshotPhase.IN_PROGRESS):
+            await asyncio.sleep(min(wait_s, 0.05))
+        return self.snapshots.get(snapshot_id)
+
+    async def remove_snapshot(self, url: str, snapshot_id: str) -> SnapshotRemoval | None:
+        self._check(url, "dbx_")
+        self.snapshots.pop(snapshot_id, None)
+        return SnapshotRemoval(is_removed=True)
+
+    async def read_activity(self, url: str, devbox_id: str) -> DevboxActivity | None:
         self._check(url, devbox_id)
-        task = self._done.get(execution_id)
-        if task is None:
-            return None
-        await asyncio.wait({task}, timeout=wait_s)
-        if not task.done():
-            return ExecutionState(execution_id, "running")
-        state = task.result()
-        lines = state.stdout.splitlines(keepends=True)
-        kept = lines[len(lines) - min(last_n, len(lines)) :]
-        return msgspec.structs.replace(state, stdout="".join(kept), stdout_truncated=len(kept) < len(lines))
-
-    async def kill_execution(self, url: str, devbox_id: str, execution_id: str) -> ExecutionState | None:
-        self._check(url, devbox_id)
-        if execution_id not in self._done:
-            return None
-        process = self._processes.get(execution_id)
-        if process is None:
-            return await self._done[execution_id]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return await self._done[execution_id]
-
-    def _check(self, url: str, devbox_id: str) -> None:
-        assert url == AGENT_URL
-        assert devbox_id.startswith("dbx_")
-        if self.fail:
-            raise ConnectionRefusedError
+        return self.activity.get(devbox_id, DevboxActivity(0))
 
 
-async def _end_unrun(execution_id: str) -> ExecutionState:
-    return ExecutionState(execution_id, "completed", 0)
-
-
-async def _finish(execution_id: str, process: asyncio.subprocess.Process) -> ExecutionState:
-    out, err = await process.communicate()
-    return ExecutionState(execution_id, "completed", process.returncode, out.decode(), err.decode())
+_REACHED = {
+    DesiredPhase.RUNNING: ObservedPhase.RUNNING,
+    DesiredPhase.SUSPENDED: ObservedPhase.SUSPENDED,
+    DesiredPhase.SHUTDOWN: ObservedPhase.SHUTDOWN,
+}
 
 
 @dataclass
@@ -185,8 +167,9 @@ class FakeAgent:
     def _observed(self, devbox: DevboxDocument) -> ObservedDevbox | None:
         if self.observe is not None:
             return self.observe(devbox)
-        phase = ObservedPhase.RUNNING if devbox.phase is DesiredPhase.RUNNING else ObservedPhase.SHUTDOWN
-        return ObservedDevbox(devbox.id, phase, wall_ms(), devbox.generation)
+        if devbox.build is not None and devbox.phase is DesiredPhase.RUNNING:
+            return ObservedDevbox(devbox.id, ObservedPhase.SHUTDOWN, wall_ms(), shutdown_reason=BUILD_COMPLETE)
+        return ObservedDevbox(devbox.id, _REACHED[devbox.phase], wall_ms(), devbox.generation)
 
 
 class ApiServer:
@@ -203,11 +186,13 @@ class ApiServer:
         self.database_url = url or f"sqlite:///{directory / 'outgate.db'}"
         self.database = open_database(self.database_url)
         self.gateway = FakeGateway(runs_commands=runs_commands)
-        self.services = Services(settings or ApiSettings(), self.database, self.gateway)
+        self.services = make_services(directory, self.database, self.gateway, settings)
         ensure_host(self.services, "local", HOST_TOKEN, wall_ms())
         self.socket_path = directory / "api.sock"
         self.agent = FakeAgent(self.socket_path)
         self.has_agent = True
+        self.besides: Callable[[], Sequence[Coroutine[Any, Any, None]]] = tuple
+        """What else the api's loop runs meanwhile."""
         self._public = listen_tcp()
         self._internal = listen_unix(self.socket_path)
         self.port: int = self._public.getsockname()[1]
@@ -248,7 +233,7 @@ class ApiServer:
         agent = asyncio.ensure_future(self.agent.run()) if self.has_agent else None
         try:
             listeners = Applications.make().listen(self.services, [self._public], [self._internal])
-            await serve_services(self.services, listeners, self._stop, self._serving.set)
+            await serve_services(self.services, listeners, self._stop, self._serving.set, besides=self.besides())
         finally:
             if agent is not None:
                 agent.cancel()

@@ -157,11 +157,20 @@ class Harness:
         self.warnings: list[tuple[str, str]] = []
         self.sets = FakePinSets()
         self.upstream = FakeUpstream()
-        self.table = GateTable(HostContext() if context is None else context)
+        context = HostContext() if context is None else context
+        self.table = GateTable(context)
         self.writer = PinWriter(self.sets, lambda code, text: self.warnings.append((code, text)))
         self.lookups = Lookups(self.loop, self.upstream, DnsCache())
         log = LookupLog(self.loop, Recorder(self.loop, self._take_records))
-        self.gate = DnsGate(self.loop, self.table, self.lookups, self.writer, log, denied_answer=denied_answer)
+        self.gate = DnsGate(
+            self.loop,
+            self.table,
+            self.lookups,
+            self.writer,
+            log,
+            denied_answer=denied_answer,
+            tunnel_domain=context.tunnel_domain,
+        )
         self.loop.at_turn_end(self.writer.commit)
         boxes = (devbox(1, policies[0].id),) if devboxes is None else tuple(devboxes)
         self.table.apply(GateApply(revision=1, full=True, policies=tuple(map(document, policies)), devboxes=boxes))

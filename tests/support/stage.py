@@ -3,6 +3,7 @@
 import json
 import secrets
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from runloop_api_client import RunloopSDK
 from runloop_api_client.sdk.devbox import Devbox
 from runloop_api_client.sdk.execution import Execution
 from runloop_api_client.sdk.network_policy import NetworkPolicy
+from runloop_api_client.sdk.snapshot import Snapshot
+from runloop_api_client.types import BlueprintView
 
 from outgate import clock
 from outgate.cli.demo.daemon import Daemon
@@ -65,6 +68,7 @@ class Stage:
     client: RunloopSDK
     _policies: list[NetworkPolicy] = field(default_factory=list)
     _devboxes: list[Devbox] = field(default_factory=list)
+    _blueprints: list[str] = field(default_factory=list)
 
     def policy(self, **egress: Any) -> NetworkPolicy:
         """A policy of a name of its own."""
@@ -78,12 +82,16 @@ class Stage:
         *,
         launch_commands: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Devbox:
-        """A running devbox under ``policy``, with the test programs in /tmp."""
+        """A running devbox under ``policy``, from ``snapshot`` if there is one, with the test programs in /tmp."""
         launch: LaunchParameters = {"launch_commands": list(launch_commands)}
         if policy is not None:
             launch["network_policy_id"] = policy.id
-        made = self.client.devbox.create(launch_parameters=launch, environment_variables=dict(environment or {}))
+        origin: dict[str, Any] = {} if snapshot is None else {"snapshot_id": snapshot.id}
+        made = self.client.devbox.create(
+            launch_parameters=launch, environment_variables=dict(environment or {}), **origin
+        )
         self._devboxes.append(made)
         for program in _PROGRAMS.glob("*.py"):
             text = program.read_text("utf-8")
@@ -91,10 +99,38 @@ class Stage:
             assert ran.exit_code == 0, ran
         return made
 
+    def blueprint(self, policy: NetworkPolicy | None = None, **body: Any) -> BlueprintView:
+        """A blueprint whose build, under ``policy``, has just begun."""
+        if policy is not None:
+            body["network_policy_id"] = policy.id
+        made = self.client.api.blueprints.create(name=f"test-{secrets.token_hex(4)}", **body)
+        self._blueprints.append(made.id)
+        return made
+
+    def await_built(self, blueprint_id: str, *, status: str = "build_complete") -> tuple[BlueprintView, list[str]]:
+        """The blueprint when its build has ended, and what it said."""
+        deadline_s = clock.monotonic_s() + EXEC_S_MAX
+        while True:
+            view = self.client.api.blueprints.retrieve(blueprint_id)
+            if view.status in ("build_complete", "failed") or clock.monotonic_s() > deadline_s:
+                said = [line.message for line in self.client.api.blueprints.logs(blueprint_id).logs]
+                assert view.status == status, (view, said)
+                return view, said
+            time.sleep(0.1)
+
+    def devbox_from(self, blueprint_id: str, policy: NetworkPolicy | None = None) -> Devbox:
+        """A running devbox from a blueprint, under ``policy`` if it is to have its own."""
+        launch: LaunchParameters = {} if policy is None else {"network_policy_id": policy.id}
+        made = self.client.devbox.create_from_blueprint_id(blueprint_id, launch_parameters=launch)
+        self._devboxes.append(made)
+        return made
+
     def clear(self) -> None:
-        """Shut down the devboxes and delete the policies that the test made."""
+        """Shut down the devboxes, delete the blueprints and then the policies that the test made."""
         while self._devboxes:
             self._devboxes.pop().shutdown()
+        while self._blueprints:
+            self.client.api.blueprints.delete(self._blueprints.pop())
         while self._policies:
             self._policies.pop().delete()
 

@@ -29,6 +29,8 @@ IN_NO_NETWORK = "45.45.47.1"
 PRIVATE = "10.99.0.10"
 METADATA = "169.254.169.254"
 OTHER_RESOLVER = "45.45.45.77"
+MIRRORS = (ALSO.name, NETWORK_B + ":7")
+"""What the operator lists behind ``allow_runloop_mirrors``."""
 BARE_ADDRESSES = (IN_NETWORK_A, IN_NETWORK_B, IN_NO_NETWORK, PRIVATE, METADATA)
 
 

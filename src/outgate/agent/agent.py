@@ -12,19 +12,23 @@ from typing import Final, Protocol
 import structlog
 
 from outgate import clock
+from outgate.agent.build_log import LogTarget
 from outgate.agent.denials import DenialRecords
 from outgate.agent.desired import DesiredTable
 from outgate.agent.devboxes import Devboxes, NamespaceCheck
 from outgate.agent.enforcer import Enforcer, Gate
 from outgate.agent.entrypoints import Entrypoints
 from outgate.agent.executions import Executions
+from outgate.agent.files import Files
 from outgate.agent.flowlog import FlowLog
 from outgate.agent.gate_process import GateEvents
 from outgate.agent.health import Health, WarningCode
 from outgate.agent.kernel_thread import KernelThread
+from outgate.agent.mounts import ObjectSource
 from outgate.agent.observation import Sandboxes, is_in_namespace
-from outgate.agent.record import RecordStore
+from outgate.agent.record import RecordStore, Stage
 from outgate.agent.reporter import HostApi, Reporter
+from outgate.agent.snapshots import Snapshots
 from outgate.agent.steps import Host
 from outgate.dataplane.driver import Denials, Driver
 from outgate.dataplane.layout import NetworkLayout
@@ -33,6 +37,7 @@ from outgate.model.desired import (
     DesiredState,
     GateRecords,
     GateWarning,
+    HostCapacity,
     HostReport,
     HostWarning,
     ObservedDevbox,
@@ -71,8 +76,11 @@ class AgentNeeds:
     make_gate: Callable[[GateEvents], ManagedGate]
     runtime: Runtime
     api: HostApi
+    objects: ObjectSource
+    logs: LogTarget
     records: RecordStore
     url: str
+    capacity: HostCapacity | None = None
     identify_router: Callable[[], object] = lambda: None
     check_namespace: NamespaceCheck = is_in_namespace
 
@@ -85,6 +93,8 @@ class Agent(GateEvents):
         self._log = structlog.get_logger("agent")
         self.flows = FlowLog()
         self.executions = Executions(needs.runtime)
+        self.files = Files(needs.runtime)
+        self.snapshots = Snapshots(needs.runtime)
         self._health = Health(self._report_soon)
         self._gate = needs.make_gate(self)
         self._desired = DesiredTable()
@@ -96,9 +106,12 @@ class Agent(GateEvents):
             layout=needs.layout,
             health=self._health,
             events=self,
+            context=needs.context,
         )
-        self._reporter = Reporter(needs.api, self, self._health, boot_id=secrets.token_hex(8), url=needs.url)
-        self._entrypoints = Entrypoints(needs.runtime, self._on_entrypoint_end)
+        self._reporter = Reporter(
+            needs.api, self, self._health, boot_id=secrets.token_hex(8), url=needs.url, capacity=needs.capacity
+        )
+        self._entrypoints = Entrypoints(needs.runtime, self._sandboxes.observe, self._on_entrypoint_end)
         host = Host(
             records=needs.records,
             desired=self._desired,
@@ -106,6 +119,8 @@ class Agent(GateEvents):
             runtime=needs.runtime,
             sandboxes=self._sandboxes,
             entrypoints=self._entrypoints,
+            objects=needs.objects,
+            logs=needs.logs,
             layout=needs.layout,
             health=self._health,
             on_change=self._reporter.devbox_changed,
@@ -140,12 +155,18 @@ class Agent(GateEvents):
                     tasks.create_task(work)
         finally:
             self._stop_listening()
+            await self.snapshots.aclose()
             await self._entrypoints.aclose()
             await self._devboxes.aclose()
 
     def status(self) -> HostReport:
         """Everything the agent would report now."""
         return self._reporter.full_report()
+
+    def find_running_slot(self, devbox_id: str) -> int | None:
+        """The slot of a devbox that runs; None for any other."""
+        record = self._needs.records.get(devbox_id)
+        return record.slot if record is not None and record.stage is Stage.RUNNING else None
 
     # The api's side (reporter.HostState)
 

@@ -44,6 +44,7 @@ from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import IPAddress
 from outgate.model.desired import GateApplied, GateApply, PolicyDocument
+from outgate.model.flow import HostContext
 
 _RETRY_DELAYS_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
 _CUT_OFF_AFTER: Final = 3
@@ -82,9 +83,10 @@ class Enforcer:
         layout: NetworkLayout,
         health: Health,
         events: EnforcerEvents,
+        context: HostContext,
     ) -> None:
         self._driver, self._thread, self._gate, self._layout = driver, kernel, gate, layout
-        self._health, self._events = health, events
+        self._health, self._events, self._context = health, events, context
         self._aborts = Aborts(driver, self._live_grants)
         self._log = structlog.get_logger("enforcer")
         self._work = asyncio.Event()
@@ -243,9 +245,9 @@ class Enforcer:
         if known is not None and known[0] == document:
             return known[1]
         policy = (
-            await self._thread.run(lambda: prepare_enforcement(document))
+            await self._thread.run(lambda: prepare_enforcement(document, self._context))
             if document.allowed_cidrs
-            else prepare_enforcement(document)
+            else prepare_enforcement(document, self._context)
         )
         self._prepared[document.id] = (document, policy)
         return policy

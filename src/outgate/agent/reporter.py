@@ -10,7 +10,7 @@ import structlog
 
 from outgate.agent.health import Health, WarningCode
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError
-from outgate.model.desired import DesiredState, HostReport, HostWarning, ObservedDevbox
+from outgate.model.desired import DesiredState, HostCapacity, HostReport, HostWarning, ObservedDevbox
 
 HEARTBEAT_S: Final = 15.0
 """How often the api hears of a host on which nothing happens."""
@@ -56,9 +56,18 @@ def _delay_s(failures: int) -> float:
 class Reporter:
     """Both directions of the talk with the api. Belongs to the event loop's thread."""
 
-    def __init__(self, api: HostApi, state: HostState, health: Health, *, boot_id: str, url: str) -> None:
+    def __init__(
+        self,
+        api: HostApi,
+        state: HostState,
+        health: Health,
+        *,
+        boot_id: str,
+        url: str,
+        capacity: HostCapacity | None = None,
+    ) -> None:
         self._api, self._state, self._health = api, state, health
-        self._boot_id, self._url = boot_id, url
+        self._boot_id, self._url, self._capacity = boot_id, url, capacity
         self._log = structlog.get_logger("reporter")
         self._news = asyncio.Event()
         self._changed: dict[str, ObservedDevbox] = {}
@@ -85,6 +94,7 @@ class Reporter:
             ready=self._state.is_ready(),
             devboxes=devboxes,
             warnings=self._state.warnings(),
+            capacity=self._capacity,
         )
 
     async def run_reports(self) -> None:

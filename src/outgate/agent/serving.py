@@ -19,14 +19,16 @@ _REQUESTS_MAX: Final = 4096
 """Waits for executions: as many as the api itself may have open."""
 
 
-def bind_unix(path: Path, *, mode: int, group: int | None = None) -> socket.socket:
+def bind_unix(
+    path: Path, *, mode: int, group: int | None = None, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> socket.socket:
     """A listening socket at ``path``, reachable only as ``mode`` and ``group`` say from its first moment on.
 
     A socket that was left there is replaced. Raises OSError.
     """
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_UNIX, kind)
     bound.bind(str(draft))
     if group is not None:
         os.chown(draft, -1, group)

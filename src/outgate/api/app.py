@@ -5,15 +5,53 @@ from typing import Final
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from outgate.api import accounts, devboxes, executions, explain, health, network_policies
+from outgate.api import (
+    accounts,
+    api_keys,
+    blueprints,
+    devboxes,
+    evictions,
+    executions,
+    explain,
+    files,
+    gateway_configs,
+    gateway_tokens,
+    health,
+    logs,
+    mcp_configs,
+    network_policies,
+    object_transfer,
+    objects,
+    pty,
+    secrets,
+    snapshots,
+    ssh_keys,
+    tunnels,
+)
 from outgate.api.errors import install_error_handlers
 from outgate.api.openapi import make_document
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     network_policies.router,
     explain.router,
+    # Before the devboxes', whose "/{id}" would take "evictions" and "disk_snapshots" for ids.
+    evictions.router,
+    snapshots.router,
     devboxes.router,
     executions.router,
+    files.router,
+    logs.router,
+    tunnels.router,
+    ssh_keys.router,
+    pty.router,
+    blueprints.router,
+    objects.router,
+    object_transfer.router,
+    secrets.router,
+    gateway_configs.router,
+    mcp_configs.router,
+    gateway_tokens.router,
+    api_keys.router,
     accounts.router,
     health.router,
 )

@@ -10,12 +10,14 @@ from pydantic import BaseModel
 
 from outgate.api.bodies import parse_body, read_body
 from outgate.api.errors import ClientGoneError
+from outgate.api.scopes import find_requirements
 from outgate.clock import wall_ms
 from outgate.control.authentication import authenticate
 from outgate.control.callers import Caller
 from outgate.control.calls import Call
 from outgate.control.errors import UnauthorizedError
 from outgate.control.repeats import make_request_key
+from outgate.control.scopes import check_caller
 from outgate.control.services import Services
 
 B = TypeVar("B", bound=BaseModel)
@@ -32,9 +34,12 @@ class RequestContext:
     caller: Caller
     request: Request
 
-    async def read(self, model: type[B]) -> tuple[B, Call]:
-        """The body, and the call it makes. Raises InvalidValueError, BodyTooLargeError."""
-        body = await read_body(self.request, self.services.settings.body_bytes_max)
+    async def read(self, model: type[B], *, bytes_max: int | None = None) -> tuple[B, Call]:
+        """The body, and the call it makes; longer than others if a route says so.
+
+        Raises InvalidValueError, BodyTooLargeError.
+        """
+        body = await read_body(self.request, bytes_max or self.services.settings.body_bytes_max)
         return parse_body(model, body), self._call(body)
 
     async def read_nothing(self) -> Call:
@@ -91,8 +96,10 @@ def services_of(request: Request) -> Services:
 
 async def _authenticated(request: Request) -> RequestContext:
     services = services_of(request)
-    return RequestContext(services, await authenticate(services, read_bearer(request)), request)
+    caller = await authenticate(services, read_bearer(request))
+    check_caller(caller, find_requirements(request.method, request.scope["route"].path))
+    return RequestContext(services, caller, request)
 
 
 Context = Annotated[RequestContext, Depends(_authenticated)]
-"""A route parameter of this type makes the route answer 401 before anything else."""
+"""A route parameter of this type makes the route answer 401, or 403 to a restricted key, before anything else."""

@@ -15,10 +15,13 @@ from outgate.clock import wall_ms
 from outgate.control.errors import (
     ConflictError,
     ExecutionWaitTimeoutError,
+    ForbiddenError,
     HostUnavailableError,
     NotFoundError,
     StoppingError,
+    TooLargeError,
     TooManyWaitsError,
+    TransferStalledError,
     UnauthorizedError,
     WaitTimeoutError,
 )
@@ -50,6 +53,12 @@ class BodyTooLargeError(OutgateError):
     code = "body_too_large"
 
 
+class LengthRequiredError(OutgateError):
+    """The body's length must be known beforehand."""
+
+    code = "length_required"
+
+
 class ClientGoneError(OutgateError):
     """The client closed the connection; nobody reads the answer."""
 
@@ -68,11 +77,15 @@ class Rendering:
 _RENDERINGS: Final[tuple[tuple[type[OutgateError], Rendering], ...]] = (
     (InvalidValueError, Rendering(400)),
     (UnauthorizedError, Rendering(401, {"www-authenticate": "Bearer"})),
+    (ForbiddenError, Rendering(403)),
     (NotFoundError, Rendering(404)),
     (ExecutionWaitTimeoutError, Rendering(408, _RETRY)),
     (WaitTimeoutError, Rendering(408)),
+    (TransferStalledError, Rendering(408)),
     (ConflictError, Rendering(409, _NO_RETRY)),
+    (LengthRequiredError, Rendering(411)),
     (BodyTooLargeError, Rendering(413)),
+    (TooLargeError, Rendering(413)),
     (TooManyWaitsError, Rendering(429, {"retry-after": "1"})),
     # 499: nginx's name for it; it is seen in logs only.
     (ClientGoneError, Rendering(499)),

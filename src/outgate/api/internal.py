@@ -8,16 +8,23 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from outgate.api.bodies import read_body
 from outgate.api.context import read_bearer, services_of, while_connected
 from outgate.api.errors import install_error_handlers
+from outgate.api.object_transfer import ObjectResponse
 from outgate.api.responses import respond
 from outgate.clock import wall_ms
 from outgate.control.authentication import authenticate_host
+from outgate.control.blueprint_reading import take_build_log
+from outgate.control.blueprints import blueprint_not_found
 from outgate.control.configuration import REPORT_BYTES_MAX
 from outgate.control.hosts import WAIT_S_MAX, await_desired_state, take_report
+from outgate.control.ids import IdPrefix, is_id
+from outgate.control.object_transfers import open_stored
+from outgate.control.objects import object_not_found
 from outgate.errors import InvalidValueError
-from outgate.model.desired import HostReport
+from outgate.model.desired import BuildLogPart, HostReport
 from outgate.store.hosts import HostRow
 
 _REPORT: Final = msgspec.json.Decoder(HostReport)
+_LOG_PART: Final = msgspec.json.Decoder(BuildLogPart)
 
 router: Final = APIRouter(prefix="/internal/v1")
 
@@ -49,6 +56,28 @@ async def report(request: Request, host: Host) -> Response:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidValueError(f"This is no host report: {error}.") from None
     await take_report(services_of(request), host, said, wall_ms())
+    return Response(b"{}", media_type="application/json")
+
+
+@router.get("/objects/{id}")
+async def read_object(request: Request, host: Host, id: str) -> Response:  # noqa: A002 - as on the public routes
+    """The bytes of a READ_ONLY object, for a devbox or a build of the host that mounts it."""
+    del host  # any host may run any account's devboxes
+    if not is_id(IdPrefix.OBJECT, id):
+        raise object_not_found(id)
+    return ObjectResponse(await open_stored(services_of(request), id))
+
+
+@router.post("/builds/{id}/log")
+async def store_build_log(request: Request, host: Host, id: str) -> Response:  # noqa: A002 - as on the public routes
+    """Lines of the log of one of the host's builds."""
+    if not is_id(IdPrefix.BLUEPRINT, id):
+        raise blueprint_not_found(id)
+    try:
+        part = _LOG_PART.decode(await read_body(request, REPORT_BYTES_MAX))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"This is no part of a build's log: {error}.") from None
+    await take_build_log(services_of(request), host, id, part)
     return Response(b"{}", media_type="application/json")
 
 

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document: FastAPI's paths and parameters, pydantic's bodies, msgspec's answers, our errors."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -12,13 +13,27 @@ from pydantic.json_schema import models_json_schema
 from outgate import __version__
 from outgate.api.errors import ErrorView
 
+_JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
 _BODY_KEY: Final = "x-body"
+_BODY_TYPE_KEY: Final = "x-body-type"
+_MEDIA_KEY: Final = "x-media"
 _VIEW_KEY: Final = "x-view"
 _ERRORS_KEY: Final = "x-errors"
 _HEADERS_KEY: Final = "x-headers"
 _OPTIONAL_KEY: Final = "x-body-optional"
 _PUBLIC_KEY: Final = "x-public"
+
+FORM: Final = "multipart/form-data"
+
+
+class MediaType(StrEnum):
+    """What is answered that is not JSON."""
+
+    TEXT = "text/plain"
+    BYTES = "application/octet-stream"
+    EVENTS = "text/event-stream"
+
 
 # FastAPI serialises what a route carries, so routes carry names and these tables the types.
 _BODIES: Final[dict[str, type[BaseModel]]] = {}
@@ -32,7 +47,7 @@ _REASONS: Final = {
     404: "There is no such thing in this account.",
     408: "The wait ended before it happened.",
     409: "This contradicts what is there.",
-    413: "The body is over 1 MiB.",
+    413: "The body is longer than is taken, 1 MiB unless the route says otherwise.",
     429: "Too many waiting requests.",
     500: "Outgate or its database failed; nothing was changed.",
     503: "Try again in a moment.",
@@ -45,16 +60,35 @@ def describe(
     view: type[msgspec.Struct],
     *,
     body: type[BaseModel] | None = None,
+    body_type: str = _JSON,
     is_body_optional: bool = False,
     errors: Iterable[int] = (),
     headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """``openapi_extra`` of a route: its answer, its body, the errors that are its own, its response headers."""
     described = _describe_view(view) | {_ERRORS_KEY: list(errors), _HEADERS_KEY: headers or {}}
-    if body is not None:
-        _BODIES[body.__name__] = body
-        described |= {_BODY_KEY: body.__name__, _OPTIONAL_KEY: is_body_optional}
-    return described
+    return described | _describe_body(body, body_type, is_optional=is_body_optional)
+
+
+def describe_bytes(
+    media: MediaType,
+    *,
+    view: type[msgspec.Struct] | None = None,
+    body: type[BaseModel] | None = None,
+    errors: Iterable[int] = (),
+) -> dict[str, Any]:
+    """The same of a route that answers with something else than JSON; ``view`` is what each event of a stream holds."""
+    described: dict[str, Any] = {_MEDIA_KEY: media.value, _ERRORS_KEY: list(errors), _HEADERS_KEY: {}}
+    if view is not None:
+        described |= _describe_view(view)
+    return described | _describe_body(body, _JSON, is_optional=False)
+
+
+def _describe_body(body: type[BaseModel] | None, body_type: str, *, is_optional: bool) -> dict[str, Any]:
+    if body is None:
+        return {}
+    _BODIES[body.__name__] = body
+    return {_BODY_KEY: body.__name__, _BODY_TYPE_KEY: body_type, _OPTIONAL_KEY: is_optional}
 
 
 def describe_public(view: type[msgspec.Struct], *, has_503: bool = False) -> dict[str, Any]:
@@ -88,7 +122,7 @@ def make_document(app: FastAPI) -> dict[str, Any]:
 
 
 def _finish_operation(operation: dict[str, Any]) -> None:
-    view = operation.pop(_VIEW_KEY)
+    view = operation.pop(_VIEW_KEY, "")
     if _PUBLIC_KEY in operation:
         statuses_of_view = (200, 503) if operation.pop(_PUBLIC_KEY) else (200,)
         operation["security"] = []
@@ -97,22 +131,31 @@ def _finish_operation(operation: dict[str, Any]) -> None:
         }
         return
     statuses = {*_ALWAYS, *operation.pop(_ERRORS_KEY)}
-    ok: dict[str, Any] = {"description": _REASONS[200], "content": _json_of(view)}
+    media = operation.pop(_MEDIA_KEY, None)
+    content = _json_of(view) if media is None else _bytes_of(media)
+    ok: dict[str, Any] = {"description": _REASONS[200], "content": content}
+    if media == MediaType.EVENTS:
+        ok["description"] = f"Events, each with the JSON of a {view} as its data."
     headers = operation.pop(_HEADERS_KEY)
     if headers:
         ok["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     if _BODY_KEY in operation:
         statuses.add(_STATUS_OF_BODIES)
         is_required = not operation.pop(_OPTIONAL_KEY)
-        operation["requestBody"] = {"required": is_required, "content": _json_of(operation.pop(_BODY_KEY))}
+        body = _json_of(operation.pop(_BODY_KEY))[_JSON]
+        operation["requestBody"] = {"required": is_required, "content": {operation.pop(_BODY_TYPE_KEY): body}}
     operation["responses"] = {"200": ok} | {
         str(status): {"description": _REASONS[status], "content": _json_of(ErrorView.__name__)}
         for status in sorted(statuses)
     }
 
 
+def _bytes_of(media: str) -> dict[str, Any]:
+    return {media: {"schema": {"type": "string"}}}
+
+
 def _json_of(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=schema)}}}
+    return {_JSON: {"schema": {"$ref": _REF.format(name=schema)}}}
 
 
 def _make_schemas() -> dict[str, Any]:

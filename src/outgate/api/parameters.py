@@ -23,6 +23,11 @@ def _cursor(prefix: IdPrefix) -> Any:
 
 PolicyCursor = Annotated[str | None, _cursor(IdPrefix.POLICY)]
 DevboxCursor = Annotated[str | None, _cursor(IdPrefix.DEVBOX)]
+SnapshotCursor = Annotated[str | None, _cursor(IdPrefix.SNAPSHOT)]
+BlueprintCursor = Annotated[str | None, _cursor(IdPrefix.BLUEPRINT)]
+ObjectCursor = Annotated[str | None, _cursor(IdPrefix.OBJECT)]
+GatewayConfigCursor = Annotated[str | None, _cursor(IdPrefix.GATEWAY_CONFIG)]
+McpConfigCursor = Annotated[str | None, _cursor(IdPrefix.MCP_CONFIG)]
 
 
 def parse_cursor(prefix: IdPrefix, starting_after: str | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import Final
 
 _LATE_MODULES: Final = (
     "anyio._backends._asyncio",
+    "anyio._core._fileio",
     "concurrent.futures.thread",
     "encodings.idna",
     "psycopg",

@@ -56,10 +56,17 @@ def list_(*, json: Json = False, state_dir: StateDir = None) -> None:
 
 @app.command("alias")
 def alias(
-    image: Reference, name: Annotated[str, typer.Argument(help="Another name for it.")], *, state_dir: StateDir = None
+    name: Annotated[str, typer.Argument(help="The new name, as Dockerfiles say it: ubuntu:22.04.")],
+    image: Reference,
+    *,
+    state_dir: StateDir = None,
 ) -> None:
-    """Let a name mean this image, whatever it meant before."""
-    _open(state_dir).alias(image, name)
+    """Let a name mean this image, whatever it meant before. (In the other order too, when only the first exists.)"""
+    store = _open(state_dir)
+    known = {known for summary in store.summaries() for known in (summary.digest, *summary.names)}
+    if name in known and image not in known:
+        name, image = image, name
+    store.alias(image, name)
     print_note(f"{name} is {image}")
 
 

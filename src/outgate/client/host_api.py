@@ -1,16 +1,37 @@
 """agent → api: the host's side of the internal interface."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError, checked, open_async_client
-from outgate.model.desired import DesiredState, HostReport
+from outgate.model.desired import BuildLogPart, DesiredState, HostReport
 
 _ANSWER_WAIT_S: Final = 10.0
 """On top of what the api was asked to wait."""
+_PIECE_BYTES: Final = 256 * 1024
+
+
+class ObjectStream:
+    """The bytes of one storage object on their way; iterate once, inside of the block that opened it."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.size_bytes = int(response.headers["content-length"])
+        """How many there will be: all of them come, or the iteration raises."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Pieces of at most 256 KiB. Raises :class:`PeerUnreachableError` when the api breaks off."""
+        try:
+            async for piece in self._response.aiter_raw(_PIECE_BYTES):
+                yield piece
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"the api broke off: {type(error).__name__} {error}") from error
 
 
 class HostApiClient:
@@ -55,8 +76,31 @@ class HostApiClient:
         )
         checked(await self._send(request))
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def store_build_log(self, blueprint_id: str, part: BuildLogPart) -> None:
+        """Hand in lines of a build's log; again with the same number does nothing. Raises as the others do."""
+        request = self._client.build_request(
+            "POST",
+            f"/internal/v1/builds/{quote(blueprint_id, safe='')}/log",
+            content=msgspec.json.encode(part),
+            headers={"content-type": "application/json"},
+        )
+        checked(await self._send(request))
+
+    @asynccontextmanager
+    async def open_object(self, object_id: str) -> AsyncIterator[ObjectStream]:
+        """The bytes of a READ_ONLY storage object, as a stream. Raises as the others do."""
+        path = f"/internal/v1/objects/{quote(object_id, safe='')}"
+        response = await self._send(self._client.build_request("GET", path), is_streamed=True)
         try:
-            return await self._client.send(request)
+            if not response.is_success:
+                await response.aread()
+                checked(response)
+            yield ObjectStream(response)
+        finally:
+            await response.aclose()
+
+    async def _send(self, request: httpx.Request, *, is_streamed: bool = False) -> httpx.Response:
+        try:
+            return await self._client.send(request, stream=is_streamed)
         except httpx.HTTPError as error:
             raise PeerUnreachableError(f"the api does not answer: {type(error).__name__} {error}") from error

@@ -1,9 +1,12 @@
 """The public API for the command line: JSON objects as the server sent them, errors as exceptions."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -15,6 +18,10 @@ _ANSWER_WAIT_S: Final = 60.0
 """An update waits up to 25 s for enforcement, an execution as long; twice that and some room."""
 _PAGE_SIZE: Final = 100
 _LONG_POLL_S: Final = 25
+_SECRETS_LISTED: Final = "5000"
+"""The most that a page holds; this list has no further ones."""
+_TRANSFER_TIMEOUT: Final = httpx.Timeout(60.0, connect=5.0)
+"""For each piece of an object's bytes, not for all of them."""
 _REQUEST_TIMEOUT: Final = 408
 """The long polls' answer when nothing happened (the founding contract; RFC 9110 §15.5.9)."""
 
@@ -104,6 +111,110 @@ class OutgateClient:
             place = f"/v1/devboxes/{devbox_id}/executions/{execution['execution_id']}/wait_for_status"
             execution = self._poll(place, ("completed",)) or execution
         return execution
+
+    def create_snapshot(self, devbox_id: str, body: Mapping[str, object]) -> JsonObject:
+        """The view of a new snapshot; it is not complete yet."""
+        return self._call("POST", f"/v1/devboxes/{quote(devbox_id, safe='')}/snapshot_disk_async", body)
+
+    def list_snapshots(self, **filters: str) -> Iterator[JsonObject]:
+        """Every snapshot of the account, newest first; ``filters`` such as ``devbox_id`` go to the server."""
+        return self._pages("/v1/devboxes/disk_snapshots", "snapshots", filters)
+
+    def get_snapshot_status(self, snapshot_id: str) -> JsonObject:
+        """How far a snapshot is, with its view."""
+        return self._call("GET", f"/v1/devboxes/disk_snapshots/{quote(snapshot_id, safe='')}/status")
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot."""
+        self._call("POST", f"/v1/devboxes/disk_snapshots/{quote(snapshot_id, safe='')}/delete", {})
+
+    def list_objects(self, **filters: str) -> Iterator[JsonObject]:
+        """Every storage object of the account, newest first; ``filters`` such as ``name`` go to the server."""
+        return self._pages("/v1/objects", "objects", filters)
+
+    def get_object(self, object_id: str) -> JsonObject:
+        """The view of a storage object."""
+        return self._call("GET", f"/v1/objects/{quote(object_id, safe='')}")
+
+    def delete_object(self, object_id: str) -> JsonObject:
+        """The view of the deleted object."""
+        return self._call("POST", f"/v1/objects/{quote(object_id, safe='')}/delete", {})
+
+    def upload_object(self, body: Mapping[str, object], content: BinaryIO) -> JsonObject:
+        """The view of a new object with these bytes; when they cannot be sent, there is no object."""
+        view = self._call("POST", "/v1/objects", body)
+        try:
+            # Its own client: the URL may lead elsewhere, and the API key is for the API alone.
+            checked(self._send_to(view["upload_url"], content))
+            return self._call("POST", f"/v1/objects/{view['id']}/complete", {})
+        except BaseException:
+            with contextlib.suppress(PeerUnreachableError, PeerRefusedError):
+                self.delete_object(view["id"])
+            raise
+
+    def download_object(self, object_id: str, path: Path) -> None:
+        """Write the object's bytes to a file, whole or not at all. Raises OSError, too."""
+        link = self._call("GET", f"/v1/objects/{quote(object_id, safe='')}/download")
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with (
+                draft.open("wb") as file,
+                httpx.stream("GET", link["download_url"], timeout=_TRANSFER_TIMEOUT, trust_env=False) as answer,
+            ):
+                if not answer.is_success:
+                    answer.read()
+                    checked(answer)
+                for piece in answer.iter_raw():
+                    file.write(piece)
+            draft.replace(path)
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"the download broke off: {error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _send_to(self, url: str, content: BinaryIO) -> httpx.Response:
+        try:
+            return httpx.put(url, content=content, timeout=_TRANSFER_TIMEOUT, trust_env=False)
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"the upload broke off: {error}") from error
+
+    def create_secret(self, name: str, value: str) -> JsonObject:
+        """The view of a new secret."""
+        return self._call("POST", "/v1/secrets", {"name": name, "value": value})
+
+    def list_secrets(self) -> list[JsonObject]:
+        """The secrets of the account, newest first: as many as the server lists at once."""
+        secrets: list[JsonObject] = self._call("GET", "/v1/secrets", params={"limit": _SECRETS_LISTED})["secrets"]
+        return secrets
+
+    def update_secret(self, name: str, value: str) -> JsonObject:
+        """The view of a secret with another value."""
+        return self._call("POST", f"/v1/secrets/{quote(name, safe='')}", {"value": value})
+
+    def delete_secret(self, name: str) -> JsonObject:
+        """The view of the deleted secret."""
+        return self._call("POST", f"/v1/secrets/{quote(name, safe='')}/delete", {})
+
+    def create_blueprint(self, body: Mapping[str, object]) -> JsonObject:
+        """The view of a new blueprint; it is not built yet."""
+        return self._call("POST", "/v1/blueprints", body)
+
+    def get_blueprint(self, blueprint_id: str) -> JsonObject:
+        """The view of a blueprint."""
+        return self._call("GET", f"/v1/blueprints/{blueprint_id}")
+
+    def list_blueprints(self, **filters: str) -> Iterator[JsonObject]:
+        """Every blueprint of the account, newest first; ``filters`` such as ``name`` go to the server."""
+        return self._pages("/v1/blueprints", "blueprints", filters)
+
+    def read_build_log(self, blueprint_id: str) -> list[JsonObject]:
+        """What the build has said so far, oldest first."""
+        lines: list[JsonObject] = self._call("GET", f"/v1/blueprints/{blueprint_id}/logs")["logs"]
+        return lines
+
+    def delete_blueprint(self, blueprint_id: str) -> None:
+        """Delete a blueprint."""
+        self._call("POST", f"/v1/blueprints/{blueprint_id}/delete", {})
 
     def list_flows(self, **filters: str) -> JsonObject:
         """One page of decisions; ``filters`` such as ``devbox_id`` or ``verdict`` go to the server."""

@@ -35,12 +35,12 @@ def unix_url(path: Path) -> str:
     return f"{_UNIX}{path}"
 
 
-def open_async_client(place: str, token: str, *, timeout_s: float) -> httpx.AsyncClient:
-    """A client of the peer at ``place`` (``unix:/path`` or ``http://host:port``) that shows ``token``.
+def open_async_client(place: str, token: str | None, *, timeout_s: float) -> httpx.AsyncClient:
+    """A client of the peer at ``place`` (``unix:/path`` or ``http://host:port``) that shows ``token``, if there is one.
 
     The environment's proxy variables are not followed: internal traffic stays on this host.
     """
-    headers = {"authorization": f"Bearer {token}"}
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
     timeout = httpx.Timeout(timeout_s, connect=_CONNECT_WAIT_S)
     if place.startswith(_UNIX):
         transport = httpx.AsyncHTTPTransport(uds=place.removeprefix(_UNIX), limits=_LIMITS)

@@ -2,22 +2,25 @@
 
 from sqlalchemy import Connection
 
+from outgate.clock import wall_ms
 from outgate.control.callers import Caller
 from outgate.control.errors import UnauthorizedError
+from outgate.control.scopes import decode_scopes
 from outgate.control.secrets_at_rest import KEY_LENGTH_MAX, SecretDigest, digest_secret
 from outgate.control.services import Services
 from outgate.store import accounts as account_rows
 from outgate.store import hosts as host_rows
+from outgate.store.accounts import is_key_live
 from outgate.store.hosts import HostRow
 
-_UNKNOWN_KEY = "The API key is not valid. Send 'Authorization: Bearer <key>' with a key that was not revoked."
+_UNKNOWN_KEY = "The API key is not valid. Send 'Authorization: Bearer <key>' with a key neither revoked nor expired."
 
 
 async def authenticate(services: Services, key: str) -> Caller:
     """The caller that ``key`` belongs to. Raises UnauthorizedError.
 
     A key that was found once is remembered by its digest, which spares a look-up for each request. It is not
-    believed for that: :mod:`outgate.control.transactions` checks in each transaction that it was not revoked.
+    believed for that: :mod:`outgate.control.transactions` checks in each transaction that it is still valid.
     """
     if len(key) > KEY_LENGTH_MAX:
         raise unknown_key()
@@ -39,8 +42,8 @@ def unknown_key() -> UnauthorizedError:
 
 def _find_caller(connection: Connection, presented: SecretDigest) -> Caller | None:
     for row in account_rows.find_keys(connection, presented.lookup):
-        if presented.equals(row.digest) and row.revoke_time_ms is None:
-            return Caller(row.account_id, row.id)
+        if presented.equals(row.digest) and is_key_live(connection, row.id, now_ms=wall_ms()):
+            return Caller(row.account_id, row.id, None if row.scopes is None else decode_scopes(row.scopes))
     return None
 
 

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from typing import Final
 
+from outgate.model.scopes import Scopes
+
 KNOWN_MAX: Final = 10_000
 """Keys remembered: a megabyte or two. When there are more, all are forgotten, and found again one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated request: whose account, by which key."""
+    """An authenticated request: whose account, by which key. ``scopes``: what a restricted key may do, else None."""
 
     account_id: str
     key_id: str
+    scopes: Scopes | None = None
 
 
 class KnownKeys:

@@ -9,6 +9,12 @@ class UnauthorizedError(OutgateError):
     code = "unauthorized"
 
 
+class ForbiddenError(OutgateError):
+    """The key is valid and may not do this."""
+
+    code = "forbidden"
+
+
 class NotFoundError(OutgateError):
     """There is no such thing in the caller's account. (That another account has one is not said.)"""
 
@@ -19,6 +25,18 @@ class ConflictError(OutgateError):
     """What was asked for contradicts what is there; asking again will not help."""
 
     code = "conflict"
+
+
+class TooLargeError(OutgateError):
+    """What was sent is more than is taken."""
+
+    code = "too_large"
+
+
+class TransferStalledError(OutgateError):
+    """The client stopped sending in the middle."""
+
+    code = "transfer_stalled"
 
 
 class WaitTimeoutError(OutgateError):

@@ -14,13 +14,21 @@ from outgate.control.policy_documents import decode_policy
 from outgate.control.policy_reading import read_live_policy
 from outgate.control.services import Services
 from outgate.control.transactions import read_as
-from outgate.core.decide import PreparedPolicy, decide_answer, decide_flow, decide_lookup, prepare_policy
+from outgate.core.decide import (
+    PreparedPolicy,
+    decide_answer,
+    decide_flow,
+    decide_lookup,
+    decide_tunnel,
+    prepare_policy,
+)
 from outgate.core.documents import policy_from_document
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import PORT_MAX, PORT_MIN, IPAddress, Protocol
 from outgate.model.desired import PolicyDocument
 from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, TlsHello, Unseen
 from outgate.model.names import DomainName, parse_domain_name
+from outgate.model.tunnels import is_below_tunnel_domain
 from outgate.model.verdict import Allow, AllowReason, Verdict
 from outgate.store.devboxes import find_devbox
 
@@ -71,7 +79,12 @@ async def explain(services: Services, caller: Caller, policy_id: str, question: 
     document = await read_as(services, caller, read)
     policy, _ = policy_from_document(document)
     context = services.settings.context
-    verdict = _judge(prepare_policy(policy, context), target, context)
+    prepared = prepare_policy(policy, context)
+    if target.name is not None and is_below_tunnel_domain(target.name, context.tunnel_domain):
+        # Never looked up elsewhere, so an address that is given along means nothing.
+        verdict = decide_tunnel(prepared, caller.account_id, target.name, context)
+    else:
+        verdict = _judge(prepared, target, context)
     return Explanation(verdict, policy.id, policy.revision)
 
 

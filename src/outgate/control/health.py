@@ -14,6 +14,8 @@ from outgate.store.hosts import HostRow, list_hosts
 SHARED_GRACE_MS_MAX: Final = 40_000
 """A host that another api process serves stores a sign of life at least every 25 s (its longest request)."""
 
+FRONT_DOWN: Final = "tunnel_front_down"
+"""The code of the one warning that the api raises itself (docs/warnings.md)."""
 _WARNINGS: Final = msgspec.json.Decoder(tuple[HostWarning, ...])
 
 
@@ -49,7 +51,18 @@ async def observe_health(services: Services, now_ms: int) -> Health:
 
 
 def _observe_host(services: Services, row: HostRow, now_ms: int) -> HostHealth:
-    return HostHealth(row.name, _find_problem(services, row, now_ms), _WARNINGS.decode(row.warnings))
+    warnings = _WARNINGS.decode(row.warnings)
+    if _lacks_front(services, row):
+        text = "The tunnel front is not connected; tunnels do not answer until it is, and it is being started again."
+        warnings += (HostWarning(FRONT_DOWN, text),)
+    return HostHealth(row.name, _find_problem(services, row, now_ms), warnings)
+
+
+def _lacks_front(services: Services, row: HostRow) -> bool:
+    """Whether the host's front is missed. Where api processes share a store, it may ask another one."""
+    if services.settings.context.tunnel_domain is None or services.database.is_shared:
+        return False
+    return not services.fronts.is_present(row.id, monotonic_s())
 
 
 def _find_problem(services: Services, row: HostRow, now_ms: int) -> str | None:

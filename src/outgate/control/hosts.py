@@ -7,20 +7,29 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from outgate.clock import monotonic_s
+from outgate.control.blueprint_states import observe_build
 from outgate.control.builtin_policies import BUILTIN_POLICIES
-from outgate.control.devbox_states import decode_devbox, observe
-from outgate.control.ids import IdPrefix
+from outgate.control.devbox_rendering import render_devbox
+from outgate.control.devbox_states import observe
+from outgate.control.ids import IdPrefix, is_id
 from outgate.control.policy_documents import decode_policy
 from outgate.control.secrets_at_rest import digest_secret
 from outgate.control.services import Services
 from outgate.control.wakeups import Subject, Topic
-from outgate.model.desired import DesiredState, HostReport, PolicyDocument
+from outgate.model.desired import DesiredState, HostCapacity, HostReport, PolicyDocument
+from outgate.store.blueprints import (
+    find_host_blueprints_locked,
+    list_builds_for_host,
+    list_changed_build_policies,
+    save_blueprint,
+)
 from outgate.store.devboxes import find_host_devboxes_locked, list_changed_policies, list_for_host, save_devbox
 from outgate.store.hosts import (
     HostRow,
     find_host_by_name,
     insert_host,
     replace_host_token,
+    store_capacity,
     store_report,
     touch_host,
 )
@@ -74,7 +83,7 @@ async def await_desired_state(
     try:
         with presence.polling(host.id), services.wakeups.watch(Topic(Subject.DESIRED_STATE, host.id)) as watch:
             while True:
-                state = await services.database.read(lambda tx: _read_desired_state(tx, host.id, after))
+                state = await services.database.read(lambda tx: _read_desired_state(tx, services, host.id, after))
                 left_s = deadline_s - monotonic_s()
                 if _says_something(state) or left_s <= 0:
                     return state
@@ -87,20 +96,22 @@ def _says_something(state: DesiredState) -> bool:
     return state.full or bool(state.policies or state.devboxes or state.forgotten)
 
 
-def _read_desired_state(tx: Connection, host_id: str, after: int) -> DesiredState:
+def _read_desired_state(tx: Connection, services: Services, host_id: str, after: int) -> DesiredState:
     seq = read_seq(tx)
     # A host that is ahead of the store has seen another store (restored from a backup, say): tell it everything.
     is_full = after <= 0 or after > seq
-    changed = list_for_host(tx, host_id, after=None if is_full else after)
+    since = None if is_full else after
+    changed = [*list_for_host(tx, host_id, after=since), *list_builds_for_host(tx, host_id, after=since)]
     current = [devbox for devbox in changed if not devbox.released]
     policy_ids = {devbox.policy_id for devbox in current}
     if not is_full:
         policy_ids.update(list_changed_policies(tx, host_id, after=after))
+        policy_ids.update(list_changed_build_policies(tx, host_id, after=after))
     return DesiredState(
         revision=seq,
         full=is_full,
         policies=_read_policies(tx, policy_ids),
-        devboxes=tuple(decode_devbox(devbox.document) for devbox in current),
+        devboxes=tuple(render_devbox(tx, services, devbox.document) for devbox in current),
         forgotten=tuple(devbox.id for devbox in changed if devbox.released),
     )
 
@@ -112,6 +123,19 @@ def _read_policies(tx: Connection, policy_ids: set[str]) -> tuple[PolicyDocument
     stored = read_documents(tx, sorted(policy_ids - BUILTIN_POLICIES.keys()))
     documents = [*builtin, *(decode_policy(text) for text in stored.values())]
     return tuple(sorted(documents, key=lambda document: document.number))
+
+
+def _note_capacity(tx: Connection, host: HostRow, capacity: HostCapacity | None) -> None:
+    known = (host.architecture, host.cpu_cores, host.memory_mib)
+    if capacity is None or known == (capacity.architecture, capacity.cpu_cores, capacity.memory_mib):
+        return
+    store_capacity(
+        tx,
+        host.id,
+        architecture=capacity.architecture,
+        cpu_cores=capacity.cpu_cores,
+        memory_mib=capacity.memory_mib,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +174,25 @@ def _note_report(tx: Connection, host: HostRow, report: HostReport, now_ms: int)
         warnings=msgspec.json.encode(report.warnings).decode(),
         now_ms=now_ms,
     )
+    _note_capacity(tx, host, report.capacity)
     observed = {devbox.id: devbox for devbox in report.devboxes}
     if not observed:
         return _Noted((), has_news=False)
-    steps = []
-    for row in find_host_devboxes_locked(tx, host.id, sorted(observed)):
-        step = observe(row, observed[row.id], now_ms)
-        if step is not None:
-            steps.append(step)
-    has_news = any(step.is_news for step in steps)
+    ids = sorted(observed)
+    steps = [
+        step
+        for row in find_host_devboxes_locked(tx, host.id, ids)
+        if (step := observe(row, observed[row.id], now_ms)) is not None
+    ]
+    built = [
+        built_step
+        for row in find_host_blueprints_locked(tx, host.id, [name for name in ids if is_id(IdPrefix.BLUEPRINT, name)])
+        if (built_step := observe_build(row, observed[row.id], now_ms)) is not None
+    ]
+    has_news = any(step.is_news for step in steps) or any(build.is_news for build in built)
     seq = take_numbers(tx).seq if has_news else None
     for step in steps:
         save_devbox(tx, replace(step.row, seq=seq) if step.is_news and seq is not None else step.row)
+    for build in built:
+        save_blueprint(tx, replace(build.row, seq=seq) if build.is_news and seq is not None else build.row)
     return _Noted(tuple(step.row.id for step in steps), has_news)

@@ -1,14 +1,15 @@
 """Network policies: create, update, delete. (Reading them is in ``policy_reading``.)"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
 
 from outgate.control.calls import Call
+from outgate.control.dependents import Dependents, refuse_while_used
 from outgate.control.enforcement import Enforcement, await_enforcement
 from outgate.control.errors import ConflictError, NotFoundError
 from outgate.control.ids import IdPrefix, is_id
@@ -20,6 +21,7 @@ from outgate.control.transactions import write_as
 from outgate.control.wakeups import Subject, Topic
 from outgate.errors import InvalidValueError
 from outgate.model.desired import PolicyDocument
+from outgate.store.blueprints import count_running_by_host, list_policy_users
 from outgate.store.devboxes import count_live_by_host, list_live_users
 from outgate.store.policies import (
     PolicyRow,
@@ -33,9 +35,6 @@ from outgate.store.policies import (
     mark_policy_deleted,
 )
 from outgate.store.sequence import take_numbers
-
-_USERS_NAMED_MAX: Final = 5
-"""Ids in a refusal: enough to find them, few enough to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ async def create_policy(services: Services, call: Call, given: PolicyInput) -> P
     change = parse_policy_input(given)
     if change.name is None:
         raise InvalidValueError("A policy needs a name.", field="name")
-    await _check_complexity_aside(change)
+    await _check_complexity_aside(services, change)
     name = change.name
     return await write_as(services, call.caller, lambda tx: _create(tx, services, call, name, change))
 
@@ -103,7 +102,7 @@ async def update_policy(services: Services, call: Call, policy_id: str, given: P
     Raises InvalidValueError, NotFoundError, and ConflictError for a name that is taken.
     """
     change = parse_policy_input(given)
-    await _check_complexity_aside(change)
+    await _check_complexity_aside(services, change)
     done = await write_as(services, call.caller, lambda tx: _update(tx, call, policy_id, change))
     services.wakeups.notify(*(Topic(Subject.DESIRED_STATE, host_id) for host_id in done.devboxes_by_host))
     return Updated(done.policy, await await_enforcement(services, done.policy.seq, done.devboxes_by_host))
@@ -115,7 +114,9 @@ def _update(tx: Connection, call: Call, policy_id: str, change: PolicyChange) ->
         if change.name is not None and change.name != policy.name:
             _check_name(tx, call, change.name)
         policy = _advance(tx, call, policy, change)
-    return _Committed(policy, count_live_by_host(tx, policy_id))
+    boxes = Counter(count_live_by_host(tx, policy_id))
+    boxes.update(count_running_by_host(tx, policy_id))
+    return _Committed(policy, boxes)
 
 
 def _advance(tx: Connection, call: Call, policy: PolicyRow, change: PolicyChange) -> PolicyRow:
@@ -143,7 +144,9 @@ def _advance(tx: Connection, call: Call, policy: PolicyRow, change: PolicyChange
 
 
 async def delete_policy(services: Services, call: Call, policy_id: str) -> PolicyRow:
-    """Delete a policy; what it was last. Raises NotFoundError, and InvalidValueError while devboxes use it."""
+    """Delete a policy; what it was last. Raises NotFoundError, and InvalidValueError while it is in use:
+    by devboxes that have not ended, by running builds, or by blueprints that hand it on.
+    """
     return await write_as(services, call.caller, lambda tx: _delete(tx, call, policy_id))
 
 
@@ -155,12 +158,11 @@ def _delete(tx: Connection, call: Call, policy_id: str) -> PolicyRow:
         if deleted is not None:
             return deleted
     policy = _find_live(tx, call, policy_id)
-    users = list_live_users(tx, policy_id)
-    if users:
-        named = ", ".join(users[:_USERS_NAMED_MAX]) + (", …" if len(users) > _USERS_NAMED_MAX else "")
-        count = "1 devbox" if len(users) == 1 else f"{len(users)} devboxes"
-        message = f"Policy {policy_id} is in use by {count} ({named}); shut them down first."
-        raise InvalidValueError(message, code="policy_in_use")
+    dependents = (
+        Dependents(list_live_users(tx, policy_id), "devbox", "devboxes", "shut them down"),
+        Dependents(list_policy_users(tx, policy_id), "blueprint", "blueprints", "delete them"),
+    )
+    refuse_while_used(f"Policy {policy_id}", dependents, code="policy_in_use")
     mark_policy_deleted(tx, policy_id, now_ms=call.now_ms, seq=take_numbers(tx).seq)
     return policy
 
@@ -192,6 +194,6 @@ def _check_name(tx: Connection, call: Call, name: str) -> None:
         raise ConflictError(message, code="name_taken")
 
 
-async def _check_complexity_aside(change: PolicyChange) -> None:
+async def _check_complexity_aside(services: Services, change: PolicyChange) -> None:
     if change.allowed_cidrs:
-        await asyncio.to_thread(check_complexity, change.allowed_cidrs)
+        await asyncio.to_thread(check_complexity, change.allowed_cidrs, services.settings.context)

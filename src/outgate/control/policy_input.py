@@ -10,6 +10,7 @@ from outgate.control.texts import parse_name, parse_text
 from outgate.core.compile import compile_policy
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import PortRange, Protocol, parse_cidr, parse_port_range
+from outgate.model.flow import HostContext
 from outgate.model.names import HostPattern, parse_host_pattern
 from outgate.model.plan import GRANT_FIRST
 from outgate.model.policy import CIDRS_MAX, HOSTNAMES_MAX, PORTS_PER_CIDR_MAX, CidrRule, EgressRules, NetworkPolicy
@@ -77,14 +78,18 @@ def parse_policy_input(given: PolicyInput) -> PolicyChange:
     )
 
 
-def check_complexity(rules: tuple[CidrRule, ...]) -> None:
+def check_complexity(rules: tuple[CidrRule, ...], context: HostContext) -> None:
     """Refuse CIDR rules that no kernel table of ours can hold, before they are stored.
 
-    Raises PolicyTooComplexError. Up to some 100 ms of work for the largest lists: not for the event loop.
+    Together with everything that the policy's flags may open one day. Raises PolicyTooComplexError. Up to some
+    100 ms of work for the largest lists: not for the event loop.
     """
-    policy = NetworkPolicy(id="", name="", number=0, revision=1, egress=EgressRules(allowed_cidrs=rules))
+    egress = EgressRules(
+        allow_agent_gateway=True, allow_mcp_gateway=True, allow_runloop_mirrors=True, allowed_cidrs=rules
+    )
+    policy = NetworkPolicy(id="", name="", number=0, revision=1, egress=egress)
     try:
-        compile_policy(policy, range(GRANT_FIRST, GRANT_FIRST + len(rules)))
+        compile_policy(policy, range(GRANT_FIRST, GRANT_FIRST + len(rules)), context)
     except InvalidValueError as error:
         raise error.at("allowed_cidrs") from None
 

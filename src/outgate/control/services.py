@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from outgate.control.activity_notes import ActivityNotes
 from outgate.control.callers import KnownKeys
 from outgate.control.configuration import ApiSettings
 from outgate.control.gateway import AgentGateway
 from outgate.control.ids import IdMaker
+from outgate.control.object_files import ObjectFiles
 from outgate.control.presence import Presence
+from outgate.control.secret_values import KeyRing
 from outgate.control.waits import WaitLimit
 from outgate.control.wakeups import Wakeups
 from outgate.store.database import Database
@@ -19,11 +22,17 @@ class Services:
     settings: ApiSettings
     database: Database
     gateway: AgentGateway
+    keys: KeyRing
+    objects: ObjectFiles
     ids: IdMaker = field(default_factory=IdMaker)
     wakeups: Wakeups = field(default_factory=Wakeups)
     presence: Presence = field(default_factory=Presence)
+    fronts: Presence = field(default_factory=Presence)
+    """The same of the hosts' tunnel fronts."""
+    activity: ActivityNotes = field(default_factory=ActivityNotes)
     known_keys: KnownKeys = field(default_factory=KnownKeys)
     waits: WaitLimit = field(default_factory=WaitLimit)
+    uploads: WaitLimit = field(default_factory=WaitLimit)
 
     @property
     def poll_s(self) -> float:

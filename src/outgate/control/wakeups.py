@@ -21,6 +21,10 @@ class Subject(Enum):
     ENFORCED = "enforced"
     """Of a host."""
     DEVBOX = "devbox"
+    TUNNELS = "tunnels"
+    """Of a host: its front must hear of a change."""
+    FRONT = "front"
+    """Of a host: its front has taken something over."""
 
 
 @dataclass(frozen=True, slots=True)

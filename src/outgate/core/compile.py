@@ -11,12 +11,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outgate.core.cidr_index import NetworkRules, group_rules
+from outgate.core.endpoints import opened_endpoints
 from outgate.core.ranges import open_spans
 from outgate.core.segments import Segments, merge
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import Protocol
-from outgate.model.plan import GRANT_FIRST, GRANT_LAST, AddressCell, PolicyPlan, PortCell, grant_of_allow_all
-from outgate.model.policy import NetworkPolicy
+from outgate.model.flow import HostContext
+from outgate.model.plan import (
+    ENDPOINTS_NUMBER_MAX,
+    GRANT_FIRST,
+    GRANT_LAST,
+    AddressCell,
+    PolicyPlan,
+    PortCell,
+    grant_of_allow_all,
+    grant_of_endpoints,
+)
+from outgate.model.policy import CidrRule, NetworkPolicy
 
 CELLS_MAX = 20_000
 """Cells a policy may have. One costs the kernel 1.9 µs to load (measured), so a whole plan stays under 40 ms
@@ -25,6 +36,9 @@ and the maps of a thousand policies within what a host can hold; 1,000 networks 
 _STEPS_MAX = 10 * CELLS_MAX
 """Port segments the sweep may visit: a bound on time (some 0.3 s) against rules that nest on purpose and
 yield few cells. A policy that respects CELLS_MAX without such nesting stays below a tenth of it."""
+
+
+_NO_ENDPOINTS = HostContext()
 
 
 class PolicyTooComplexError(InvalidValueError):
@@ -49,19 +63,23 @@ class _Stretch(NamedTuple):
     ports: _Ports
 
 
-def compile_policy(policy: NetworkPolicy, grants: Sequence[int]) -> PolicyPlan:
+def compile_policy(policy: NetworkPolicy, grants: Sequence[int], context: HostContext = _NO_ENDPOINTS) -> PolicyPlan:
     """The kernel's part of ``policy``; ``grants`` are parallel to ``allowed_cidrs``.
 
-    Raises :class:`PolicyTooComplexError` above CELLS_MAX cells, and ValueError for grants that do not fit.
+    Of ``context`` only what is behind the policy's flags is read. Raises :class:`PolicyTooComplexError` above
+    CELLS_MAX cells, and ValueError for grants that do not fit.
     """
     _check_grants(policy, grants)
     grant_all = grant_of_allow_all(policy.number)
     if policy.egress.allow_all:
         return PolicyPlan(policy.number, grant_all, frozenset({grant_all}), (), ())
-    if sum(len(rule.ports) for rule in policy.egress.allowed_cidrs) > CELLS_MAX:
+    endpoints = _find_endpoints(policy, context)
+    rules = (*policy.egress.allowed_cidrs, *(rule for rule, _ in endpoints))
+    grants = (*grants, *(grant for _, grant in endpoints))
+    if sum(len(rule.ports) for rule in rules) > CELLS_MAX:
         # Each range makes a cell unless another rule hides it; so many are refused before any work is done.
         raise _too_complex()
-    groups = group_rules(policy.egress.allowed_cidrs)
+    groups = group_rules(rules)
     cells = _Cells(grants)
     for is_conditional in (False, True):
         family = [group for group in groups if group.is_conditional is is_conditional]
@@ -73,6 +91,22 @@ def compile_policy(policy: NetworkPolicy, grants: Sequence[int]) -> PolicyPlan:
     return PolicyPlan(
         policy.number, grant_all, frozenset(grants), tuple(sorted(cells.ports)), tuple(sorted(cells.addresses))
     )
+
+
+def _find_endpoints(policy: NetworkPolicy, context: HostContext) -> list[tuple[CidrRule, int]]:
+    """The operator's networks behind the policy's flags, in their order, with their grants."""
+    opened = [one for one in opened_endpoints(policy.egress, context) if one.cidrs]
+    if opened and policy.number > ENDPOINTS_NUMBER_MAX:
+        raise InvalidValueError(
+            f"The networks behind {opened[0].field} cannot be opened for a policy of number {policy.number}; "
+            "create a new store, or name hosts instead.",
+            field=opened[0].field,
+        )
+    return [
+        (rule, grant_of_endpoints(policy.number, one.position, context.endpoints_epoch))
+        for one in opened
+        for rule in one.cidrs
+    ]
 
 
 def _check_grants(policy: NetworkPolicy, grants: Sequence[int]) -> None:

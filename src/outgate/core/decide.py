@@ -24,8 +24,9 @@ from outgate.core import sentences
 from outgate.core.prepared import HostRule, PreparedPolicy, prepare_policy
 from outgate.core.ranges import ALWAYS_DENIED, classify, embedded_addresses, normalise_address
 from outgate.model.addresses import IPAddress, Protocol
-from outgate.model.flow import BadHandshake, Flow, HostContext, HttpRequest, Opaque, TlsHello
+from outgate.model.flow import BadHandshake, Flow, Handshake, HostContext, HttpRequest, Opaque, TlsHello
 from outgate.model.names import DomainName
+from outgate.model.tunnels import is_key_of_account, parse_tunnel_name
 from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, RuleRef, Verdict
 
 __all__ = [
@@ -35,12 +36,14 @@ __all__ = [
     "decide_flow",
     "decide_lookup",
     "decide_teach",
+    "decide_tunnel",
+    "decide_tunnel_flow",
     "floor_class",
     "prepare_policy",
 ]
 
 _DNS_OVER_TLS_OR_QUIC = 853  # RFC 7858 §3.1, RFC 9250 §4.1.1
-_WEB_PORTS = (80, 443)
+WEB_PORTS = (80, 443)
 
 
 def floor_class(address: IPAddress, context: HostContext) -> DenyReason | None:
@@ -62,6 +65,47 @@ def decide_lookup(policy: PreparedPolicy, name: DomainName, context: HostContext
         return policy.allow_all
     rule = policy.find_host_rule(name)
     return rule.allow if rule is not None else _deny_name(policy, name)
+
+
+def decide_tunnel(policy: PreparedPolicy, account_id: str, name: DomainName, context: HostContext) -> Verdict:
+    """May a devbox of this account under ``policy`` use the tunnel of this ``name``, below the tunnel domain?
+
+    Its own account's tunnels by ``allow_devbox_to_devbox`` (which ``allow_all`` includes); any tunnel, others' too,
+    by a host name rule that covers its name. Names below the tunnel domain are never looked up elsewhere.
+    """
+    tunnel = None if context.tunnel_domain is None else parse_tunnel_name(name, context.tunnel_domain)
+    if tunnel is None:
+        return Deny(DenyReason.NO_TUNNEL, sentences.no_tunnel(name))
+    is_own = is_key_of_account(tunnel.key, account_id)
+    if is_own and policy.is_devbox_to_devbox:
+        return policy.devbox_to_devbox
+    rule = policy.find_host_rule(name)
+    if rule is not None:
+        return rule.allow
+    if is_own:
+        return Deny(DenyReason.TUNNEL_NOT_ALLOWED, sentences.tunnel_not_allowed(policy.policy, name))
+    return Deny(DenyReason.TUNNEL_OF_OTHERS, sentences.tunnel_of_others(policy.policy, name))
+
+
+def decide_tunnel_flow(
+    policy: PreparedPolicy, account_id: str, port: int | None, handshake: Handshake, context: HostContext
+) -> Verdict:
+    """May a TCP flow to one of the tunnel addresses pass, that began with ``handshake``?
+
+    Only :data:`WEB_PORTS` are open there, and only to TLS and HTTP that name a tunnel.
+    """
+    match handshake:
+        case TlsHello(server_name=name) | HttpRequest(host=name):
+            if name is None:
+                kind = "TLS" if isinstance(handshake, TlsHello) else "HTTP"
+                return Deny(DenyReason.NO_NAME, sentences.no_name(policy.policy, kind))
+            if port in WEB_PORTS:
+                return decide_tunnel(policy, account_id, name, context)
+        case BadHandshake(detail=detail):
+            return Deny(DenyReason.BAD_HANDSHAKE, sentences.bad_handshake(policy.policy, detail))
+        case Opaque():
+            return Deny(DenyReason.NOT_WEB, sentences.tunnels_are_web())
+    return Deny(DenyReason.NO_HANDSHAKE, sentences.no_handshake(policy.policy))
 
 
 def decide_teach(policy: PreparedPolicy, name: DomainName, address: IPAddress, context: HostContext) -> Verdict:
@@ -160,7 +204,7 @@ def _decide_opaque(
     teachers: dict[DomainName, HostRule],
     context: HostContext,
 ) -> Verdict:
-    if flow.port in _WEB_PORTS or not context.address_bound:
+    if flow.port in WEB_PORTS or not context.address_bound:
         return Deny(DenyReason.NOT_WEB, sentences.not_web(policy.policy, flow.address, flow.port))
     # Several names may have taught it; naming the first in order makes equal flows give equal verdicts.
     name = min(teachers)

@@ -191,3 +191,34 @@ def wildcard_spent(policy: NetworkPolicy, name: DomainName, rule: RuleRef) -> st
         f"{name} would be one name too many: {rule} of {show_policy(policy)} gave this devbox as many names in the "
         "last hour as wildcards may. List the names it needs one by one in allowed_hostnames."
     )
+
+
+def allowed_own_tunnel(policy: NetworkPolicy, rule: RuleRef) -> str:
+    """Why a tunnel of the devbox's own account may be used."""
+    return f"{rule} of {show_policy(policy)} opens the tunnels of the devbox's own account."
+
+
+def tunnel_not_allowed(policy: NetworkPolicy, name: DomainName) -> str:
+    """Why a tunnel of the devbox's own account may not be used."""
+    return (
+        f"{name} is a tunnel of this account, and {show_policy(policy)} does not open tunnels: "
+        "set allow_devbox_to_devbox, or add the name to allowed_hostnames."
+    )
+
+
+def tunnel_of_others(policy: NetworkPolicy, name: DomainName) -> str:
+    """Why a tunnel that is not the own account's may not be used."""
+    return (
+        f"{name} is no tunnel of this account, and {show_policy(policy)} does not name it: "
+        "add it to allowed_hostnames if its owner wants to be reached from here."
+    )
+
+
+def no_tunnel(name: DomainName) -> str:
+    """Why a name below the tunnel domain is denied that is no tunnel's."""
+    return f"{name} is not the name of a tunnel; write the port, a hyphen and the tunnel's key before the domain."
+
+
+def tunnels_are_web() -> str:
+    """Why a protocol that is neither TLS nor HTTP does not reach a tunnel."""
+    return "Tunnels speak HTTP, on port 80, and with TLS on port 443: use one of them."

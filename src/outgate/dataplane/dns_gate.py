@@ -3,12 +3,13 @@
 It knows no socket: a query comes in as bytes with its devbox and a :class:`Client` to reply to. In this order:
 
 1. the query is parsed; what is no proper query is refused;
-2. under ``allow_all`` the question is asked upstream whatever it is, and the answer relayed. Nothing is pinned and
+2. a name below the tunnel domain is judged as a tunnel and answered from here: it is asked of nobody;
+3. under ``allow_all`` the question is asked upstream whatever it is, and the answer relayed. Nothing is pinned and
    nothing counts as taught: the kernel lets such flows pass by themselves, and a policy that becomes narrower
    resets them all, so the devbox has to look names up again;
-3. a name that the policy does not cover gets NXDOMAIN with the reason, and nothing leaves the host;
-4. of an allowed name only addresses are asked for; every other type is answered empty;
-5. each address is judged (the deny floor), pinned in the kernel, and only then the answer goes out.
+4. a name that the policy does not cover gets NXDOMAIN with the reason, and nothing leaves the host;
+5. of an allowed name only addresses are asked for; every other type is answered empty;
+6. each address is judged (the deny floor), pinned in the kernel, and only then the answer goes out.
 
 A decision is taken under one state of the table. If the table changed while a question was under way, its answer is
 not used by the old decision: the query is judged again from the start.
@@ -22,7 +23,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from outgate.core.decide import decide_lookup, decide_teach
+from outgate.core.decide import decide_lookup, decide_teach, decide_tunnel
 from outgate.core.pins import PinKey
 from outgate.core.ranges import normalise_address
 from outgate.dataplane.dns_cache import Question, StoredAnswer
@@ -42,6 +43,7 @@ from outgate.wire.dns import (
     ResponseCode,
     host_name,
     shown_name,
+    wire_name,
 )
 from outgate.wire.dns_answer import RelayedAnswer
 from outgate.wire.dns_query import Query, parse_query, parse_query_id
@@ -53,6 +55,10 @@ LESSONS_MAX: Final = 16_384
 """Answers remembered as taught, over all devboxes: some 5 MB. Forgetting them all costs 15 ms."""
 READY_S: Final = 1.0
 """How long a rendered reply is used again: the TTLs it shows are never older than this."""
+
+
+TUNNEL_TTL_S: Final = 60
+"""The address never changes; what may be done with it is judged with each connection."""
 
 
 class DeniedAnswer(StrEnum):
@@ -111,6 +117,7 @@ class DnsGate:
         log: LookupLog,
         *,
         denied_answer: DeniedAnswer = DeniedAnswer.NXDOMAIN,
+        tunnel_domain: DomainName | None = None,
     ) -> None:
         self._loop = loop
         self._table = table
@@ -118,6 +125,7 @@ class DnsGate:
         self._writer = writer
         self._log = log
         self._denied_code = ResponseCode[denied_answer.name]
+        self._tunnel_suffix = None if tunnel_domain is None else wire_name(tunnel_domain)
         self._outstanding: Counter[str] = Counter()
         self._lessons: dict[tuple[str, Question], _Lesson] = {}
 
@@ -140,6 +148,8 @@ class DnsGate:
         query, entry = request.query, request.entry
         if query.record_class != CLASS_IN:
             request.fail(ResponseCode.REFUSED, ExtendedError.PROHIBITED, "Only class IN is served.")
+        elif self._tunnel_suffix is not None and query.wire_name.endswith(self._tunnel_suffix):
+            self._judge_tunnel(request)
         elif entry.policy.is_allow_all:
             self._log.record(entry, entry.policy.allow_all, query.wire_name)
             is_relayed = True
@@ -149,6 +159,25 @@ class DnsGate:
             self._look_up(question, request)
         else:
             self._judge_name(request)
+
+    def _judge_tunnel(self, request: _Request) -> None:
+        query, entry = request.query, request.entry
+        name = host_name(query.wire_name)
+        verdict = (
+            _deny_strange_name(query.wire_name)
+            if name is None
+            else decide_tunnel(entry.policy, entry.account_id, name, entry.context)
+        )
+        if isinstance(verdict, Deny):
+            self._deny(request, verdict)
+            return
+        self._log.record(entry, verdict, query.wire_name)
+        size = ADDRESS_BYTES.get(query.record_type)
+        packed = [address.packed for address in entry.context.tunnel_addresses if len(address.packed) == size]
+        if packed:
+            request.reply(render_addresses(query, packed, TUNNEL_TTL_S), READY_S)
+        else:
+            request.reply(render_negative(query, ResponseCode.NOERROR), READY_S)
 
     def _judge_name(self, request: _Request) -> None:
         query, entry = request.query, request.entry

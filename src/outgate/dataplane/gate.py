@@ -107,14 +107,21 @@ class Gate:
         self._relay: RelayPart | None = None
         self._parts = parts
         self._control = GateControl(self.loop, control, self._apply, self._end)
-        self._table = GateTable(host_context(config))
+        context = host_context(config)
+        self._table = GateTable(context)
         self._writer = PinWriter(parts.pin_sets, self.warn)
         self._recorder = Recorder(self.loop, self._control.send_records)
         upstream = DnsUpstream(self.loop, parts.upstream_sockets, upstream_servers(config))
         lookups = Lookups(self.loop, upstream, DnsCache())
         log = LookupLog(self.loop, self._recorder)
         self._dns = dns = DnsGate(
-            self.loop, self._table, lookups, self._writer, log, denied_answer=config.denied_answer
+            self.loop,
+            self._table,
+            lookups,
+            self._writer,
+            log,
+            denied_answer=config.denied_answer,
+            tunnel_domain=context.tunnel_domain,
         )
         addresses = [(address, config.dns_port) for address in config.dns_addresses]
         self._udp = [
@@ -234,7 +241,9 @@ def _open_relay_listeners(port: int, *, has_ipv6: bool) -> list[socket.socket]:
     return listeners
 
 
-def _make_relay(needs: RelayNeeds, listeners: Sequence[socket.socket], limits: RelayLimits) -> RelayPart:
+def _make_relay(
+    needs: RelayNeeds, listeners: Sequence[socket.socket], limits: RelayLimits, front_socket: str | None
+) -> RelayPart:
     return Relay(
         needs.loop,
         needs.table,
@@ -243,6 +252,7 @@ def _make_relay(needs: RelayNeeds, listeners: Sequence[socket.socket], limits: R
         limits=limits,
         listeners=listeners,
         keep_pin=needs.keep_pin,
+        front_socket=front_socket,
     )
 
 
@@ -287,7 +297,7 @@ def _serve(control: socket.socket) -> str:
         pin_sets=KernelPinSets(),
         upstream_sockets=sockets,
         relay_port=listeners[0].getsockname()[1],
-        make_relay=lambda needs: _make_relay(needs, listeners, limits),
+        make_relay=lambda needs: _make_relay(needs, listeners, limits, config.front_socket),
     )
     gate = Gate(config, control, parts)
     privileges.keep_capabilities(privileges.CAP_NET_ADMIN)

@@ -43,7 +43,8 @@ _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUF
 class Relay:
     """Accepts on ``listeners`` (bound, listening, non-blocking, IP_TRANSPARENT; one for each family).
 
-    ``keep_pin`` hears of pins whose life in the kernel has to be renewed because flows use them.
+    ``keep_pin`` hears of pins whose life in the kernel has to be renewed because flows use them. ``front_socket``:
+    where the tunnel front takes what goes to tunnels.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Relay:
         limits: RelayLimits,
         listeners: Sequence[socket.socket],
         keep_pin: Callable[[DevboxEntry, PinWrite], None],
+        front_socket: str | None = None,
     ) -> None:
         self._context: RelayContext[Connection] = RelayContext(
             loop=loop,
@@ -68,6 +70,7 @@ class Relay:
             handshakes=DueQueue(HANDSHAKE_S_MAX),
             dials=DueQueue(limits.dial_s),
             lingers=DueQueue(limits.linger_s),
+            front_socket=front_socket,
         )
         self._loop = loop
         self._keep_pin = keep_pin

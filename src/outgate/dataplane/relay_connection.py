@@ -4,17 +4,20 @@ Sockets are watched edge-triggered and each is registered once. What became read
 remembered (``is_client_ready``) instead of being asked for again.
 """
 
+import errno
 import select
 import socket
 from typing import TYPE_CHECKING, Final
 
-from outgate.dataplane.relay_dial import Connected
+from outgate.dataplane.relay_dial import Connected, connect_front
 from outgate.dataplane.relay_http import pump_requests, pump_responses
 from outgate.dataplane.relay_journal import FlowJournal, name_of
 from outgate.dataplane.relay_linger import Lingering, LingerState
 from outgate.dataplane.relay_pump import Channel, Pumped
 from outgate.dataplane.relay_upstream import EVENTS, Upstream, reset
 from outgate.dataplane.relay_verdicts import may_open_early, parse_address
+from outgate.model.flow import TlsHello
+from outgate.model.tunnels import InsideHello
 from outgate.model.verdict import Deny, DenyReason
 from outgate.wire.http1_page import render_refusal
 from outgate.wire.relay_commands import (
@@ -401,6 +404,9 @@ class Connection:
         context, upstream = self.context, self._upstream
         self._drop_upstream(is_reset=True)
         context.dials.put(self, context.loop.now())
+        if name is not None and self._address in self._entry.context.tunnel_addresses:
+            self._dial_front(name)
+            return
         if name is not None:
             upstream.dial_named(
                 self._entry, name, self._port, self._on_dialled, table=context.table, resolver=context.resolver
@@ -412,6 +418,18 @@ class Connection:
             self.fail(error.strerror or "cannot connect")
             return
         self.up.sink_fd = self.down.source_fd = fd
+
+    def _dial_front(self, name: "DomainName") -> None:
+        is_tls = isinstance(self.flow.handshake, TlsHello)
+        hello = InsideHello(self._entry.id, self._entry.account_id, name, is_tls)
+        try:
+            if self.context.front_socket is None:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "there is no tunnel front")
+            front = connect_front(self.context.front_socket, hello)
+        except OSError as error:
+            self.fail(f"the tunnel front: {error.strerror or 'cannot connect'}")
+        else:
+            self._on_dialled(Connected(front, self._address))
 
     def _on_dialled(self, end: "DialEnd") -> None:
         if isinstance(end, Connected):

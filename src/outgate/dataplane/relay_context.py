@@ -102,5 +102,7 @@ class RelayContext(Generic[T]):
     handshakes: DueQueue[T]
     dials: DueQueue[T]
     lingers: DueQueue[T]
+    front_socket: str | None = None
+    """Where the tunnel front takes connections out of devboxes; None where there is none."""
     flows_open: int = 0
     """Of all devboxes."""

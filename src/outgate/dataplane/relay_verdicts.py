@@ -5,7 +5,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from outgate.core.decide import decide_answer, decide_flow
+from outgate.core.decide import decide_answer, decide_flow, decide_tunnel_flow
 from outgate.dataplane.gate_table import DevboxEntry
 from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.flow import Flow, Handshake, Opaque
@@ -26,6 +26,8 @@ def judge_flow(
     entry: DevboxEntry, address: IPAddress, port: int, handshake: Handshake, taught: Collection[DomainName]
 ) -> Verdict:
     """The verdict on a TCP flow of ``entry``'s devbox to ``address`` that began with ``handshake``."""
+    if address in entry.context.tunnel_addresses:
+        return decide_tunnel_flow(entry.policy, entry.account_id, port, handshake, entry.context)
     return decide_flow(entry.policy, Flow(Protocol.TCP, address, port, handshake), taught, entry.context)
 
 
@@ -50,7 +52,7 @@ class VerdictCache:
     __slots__ = ("_dials", "_known", "_verdicts")
 
     def __init__(self) -> None:
-        self._verdicts: dict[tuple[int, int, IPAddress, int, Handshake, tuple[DomainName, ...]], Verdict] = {}
+        self._verdicts: dict[tuple[int, int, str, IPAddress, int, Handshake, tuple[DomainName, ...]], Verdict] = {}
         self._dials: dict[tuple[int, int, DomainName, IPAddress, int], Deny | None] = {}
         self._known: dict[int, object] = {}
 
@@ -64,7 +66,7 @@ class VerdictCache:
         self, entry: DevboxEntry, address: IPAddress, port: int, handshake: Handshake, taught: tuple[DomainName, ...]
     ) -> Verdict:
         """:func:`judge_flow`."""
-        key = (id(entry.policy), id(entry.context), address, port, handshake, taught)
+        key = (id(entry.policy), id(entry.context), entry.account_id, address, port, handshake, taught)
         verdict = self._verdicts.get(key)
         if verdict is None:
             self._make_room(entry)

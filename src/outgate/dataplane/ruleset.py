@@ -5,8 +5,9 @@ How a packet of a devbox travels, hook by hook:
 * ``check_source`` (raw): only with the source address that its link was given. Neighbour discovery is the one
   thing that may also come from a link-local address. Lookups at the gateway are not tracked.
 * ``judge`` (mangle): flows under a live grant and flows of the relay go on; everything new is decided here, in
-  this order: lookups elsewhere → our DNS gate; the deny floor; the chain of the devbox's policy (which writes
-  the grant into the flow's mark); names (``name_bound``: pinned addresses → relay); else denied, at once.
+  this order: lookups elsewhere → our DNS gate; tunnels, which are at the gateway → relay; the deny floor; the
+  chain of the devbox's policy (which writes the grant into the flow's mark); names (``name_bound``: pinned
+  addresses → relay); else denied, at once.
 * ``forward``: live grants pass, in both directions. A flow whose grant died is judged again by its *original*
   direction, whichever end sent the packet, and lives on under another rule's grant or is reset. Nothing new
   comes in from the uplink, and nothing ever goes from link to link.
@@ -27,7 +28,7 @@ from outgate.core.ranges import embedding_networks
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
 from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, encode_names
-from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN
+from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN, TUNNELS_JUDGE, TUNNELS_RELAY
 from outgate.model.addresses import IPAddress
 from outgate.model.plan import GRANT_ALL_BIT, AddressCell, PolicyPlan, PortCell
 
@@ -75,6 +76,8 @@ class RulesetOptions:
 
     always_denied: tuple[IPv4Network | IPv6Network, ...]
     flows_per_devbox_max: int = FLOWS_PER_DEVBOX_MAX
+    has_tunnels: bool = False
+    """Whether the gateway's web ports lead to the relay, which hands tunnels to their front."""
 
 
 def host_members(addresses: Collection[IPAddress]) -> Mapping[str, tuple[IPAddress, ...]]:
@@ -230,7 +233,10 @@ def _render_policy(plan: PolicyPlan) -> str:
 
 
 def _render_chains(layout: NetworkLayout, options: RulesetOptions) -> str:
+    gateways = {"gateway4": layout.gateway4, "gateway6": layout.gateway6}
     return CHAINS.substitute(
+        tunnels_judge=TUNNELS_JUDGE.substitute(gateways) if options.has_tunnels else "",
+        tunnels_relay=TUNNELS_RELAY.substitute(gateways) if options.has_tunnels else "",
         gateway4=layout.gateway4,
         gateway6=layout.gateway6,
         relay_mark=_mark(layout.relay_mark),

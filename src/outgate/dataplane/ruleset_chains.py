@@ -69,7 +69,7 @@ CHAINS: Final = Template("""\
         # An answer to a SYN cookie belongs to the relay; any other orphan is reset there.
         ct state established goto name_bound
         meta l4proto { tcp, udp } th dport 53 goto lookup
-        ip daddr @floor4 goto deny
+$tunnels_judge        ip daddr @floor4 goto deny
         ip daddr @host4 goto deny
         ip6 daddr @floor6 goto deny
         ip6 daddr @host6 goto deny
@@ -104,7 +104,7 @@ CHAINS: Final = Template("""\
     }
 
     chain name_bound {
-        # DNS over TLS and QUIC (RFC 7858, RFC 9250) would take lookups past the gate.
+$tunnels_relay        # DNS over TLS and QUIC (RFC 7858, RFC 9250) would take lookups past the gate.
         meta l4proto { tcp, udp } th dport 853 goto deny
         meta l4proto tcp iifname . ip daddr @pins4 goto relay4
         meta l4proto tcp iifname . ip6 daddr @pins6 goto relay6
@@ -209,4 +209,14 @@ $bare_resets
         meta l4proto tcp reject with tcp reset
         reject with icmpx admin-prohibited
     }
+""")
+
+# Tunnels are found at the gateway, on the two ports of the web and nowhere else. The relay judges their names.
+TUNNELS_JUDGE: Final = Template("""\
+        ip daddr $gateway4 tcp dport { 80, 443 } goto name_bound
+        ip6 daddr $gateway6 tcp dport { 80, 443 } goto name_bound
+""")
+TUNNELS_RELAY: Final = Template("""\
+        ip daddr $gateway4 tcp dport { 80, 443 } goto relay4
+        ip6 daddr $gateway6 tcp dport { 80, 443 } goto relay6
 """)

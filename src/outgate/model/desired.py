@@ -5,6 +5,7 @@ turns them into values and back, through the same parsers that judged them when 
 """
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -45,11 +46,74 @@ class DesiredPhase(StrEnum):
     """What the api wants of a devbox."""
 
     RUNNING = "running"
+    SUSPENDED = "suspended"
+    """No process, no link, no rule of it; its disk stays."""
     SHUTDOWN = "shutdown"
 
 
+class ObjectForm(StrEnum):
+    """What an object's bytes are, and so how they get into a devbox."""
+
+    FILE = "file"
+    GZIP = "gzip"
+    TAR = "tar"
+    TGZ = "tgz"
+
+
+class FileMountDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="file"):
+    """A file with ``content`` at ``target``, which is relative to the user's home unless it begins with ``/``."""
+
+    target: str
+    content: str
+
+
+class ObjectMountDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="object"):
+    """A stored object at ``target``: an archive is unpacked into that directory, anything else is that file."""
+
+    object_id: str
+    target: str
+    form: ObjectForm
+
+
+class CodeMountDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="code"):
+    """A clone of the repository at ``url`` in directory ``target`` of the user's home.
+
+    ``token`` is the credential that git is given for this one clone; in the store it is sealed.
+    """
+
+    url: str
+    target: str
+    ref: str | None = None
+    token: str | None = None
+    install_command: str | None = None
+
+
+MountDocument = FileMountDocument | ObjectMountDocument | CodeMountDocument
+
+
+BUILD_COMPLETE: Final = "build_complete"
+"""The shutdown reason of a build that made its image."""
+
+
+class BuildDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What makes a sandbox the build of a blueprint: first ``dockerfile``, then the mounts, then the commands.
+
+    The image that it makes is named by the sandbox's id. ``context_object_id`` is a stored tgz archive.
+    """
+
+    dockerfile: str | None = None
+    build_args: dict[str, str] = {}
+    context_object_id: str | None = None
+    setup_commands: tuple[str, ...] = ()
+    time_limit_s: int = 3600
+
+
 class DevboxDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One devbox as wanted. ``generation`` counts its boots; a higher one means boot again."""
+    """One devbox as wanted. ``generation`` counts its boots; a higher one means boot again, on the same disk.
+
+    ``mounts`` are made once, in the first boot. ``secrets`` gives environment variables the names of secrets; their
+    values are in ``environment`` when a host reads this, and nowhere when it is stored.
+    """
 
     id: str
     account_id: str
@@ -64,6 +128,11 @@ class DevboxDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     entrypoint: str | None = None
     cpu_cores: float = 1.0
     memory_mib: int = 2048
+    secrets: dict[str, str] = {}
+    mounts: tuple[MountDocument, ...] = ()
+    suspend_commands: tuple[str, ...] = ()
+    suspend_deadline_ms: int = 30_000
+    build: BuildDocument | None = None
 
 
 class DesiredState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -86,6 +155,8 @@ class ObservedPhase(StrEnum):
     PROVISIONING = "provisioning"
     INITIALIZING = "initializing"
     RUNNING = "running"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
     FAILURE = "failure"
     SHUTDOWN = "shutdown"
 
@@ -109,6 +180,14 @@ class HostWarning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     text: str
 
 
+class HostCapacity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a host has. ``architecture`` as uname(2) names the machine."""
+
+    architecture: str
+    cpu_cores: int
+    memory_mib: int
+
+
 class HostReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the agent tells the api: the desired-state revision in force, and what changed on the host.
 
@@ -123,14 +202,35 @@ class HostReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ready: bool = True
     devboxes: tuple[ObservedDevbox, ...] = ()
     warnings: tuple[HostWarning, ...] = ()
+    capacity: HostCapacity | None = None
+
+
+class BuildLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line of a build's log."""
+
+    time_ms: int
+    message: str
+    level: str = "info"
+
+
+class BuildLogPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Lines of one attempt's log, in order. ``number`` counts the parts, so that one sent again is known again."""
+
+    attempt: int
+    number: int
+    lines: tuple[BuildLine, ...]
 
 
 class ExecutionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Run ``command`` by a login shell in the devbox. ``execution_id`` makes the call repeatable."""
+    """Run ``command`` by a login shell in the devbox, or in its lasting shell ``shell_name``.
+
+    ``execution_id`` makes the call repeatable.
+    """
 
     execution_id: str
     command: str
     attach_stdin: bool = False
+    shell_name: str | None = None
 
 
 class ExecutionState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -143,6 +243,14 @@ class ExecutionState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     stderr: str = ""
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+    shell_name: str | None = None
+
+
+class DevboxActivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What runs in a devbox on somebody's behalf. ``last_end_ms`` (Unix) is when the last of it ended, if any has."""
+
+    running: int
+    last_end_ms: int | None = None
 
 
 class GateApply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="apply"):

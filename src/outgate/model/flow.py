@@ -11,6 +11,7 @@ import msgspec
 
 from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.names import DomainName, HostPattern
+from outgate.model.policy import CidrRule
 
 
 class TlsHello(msgspec.Struct, frozen=True, gc=False):
@@ -61,7 +62,10 @@ class HostContext:
     ``host_addresses`` and ``devbox_networks`` belong to the deny floor. ``internal_zones``: names whose
     private answers the operator welcomes (never the always-denied ones). ``address_bound``: whether
     protocols other than TLS and HTTP may pass by address alone, on ports other than 80 and 443. The
-    ``*_hosts`` are what the policy flags of that name open (empty by default).
+    ``*_hosts`` and ``*_cidrs`` are what the policy flags of that name open (empty by default);
+    ``endpoints_epoch`` counts the changes of these lists on this host (see :mod:`outgate.model.plan`).
+    ``tunnel_domain`` is the suffix of tunnel names, None where tunnels are off; ``tunnel_addresses`` are where
+    devboxes find them.
     """
 
     host_addresses: frozenset[IPAddress] = frozenset()
@@ -71,3 +75,9 @@ class HostContext:
     agent_gateway_hosts: tuple[HostPattern, ...] = ()
     mcp_gateway_hosts: tuple[HostPattern, ...] = ()
     mirror_hosts: tuple[HostPattern, ...] = ()
+    agent_gateway_cidrs: tuple[CidrRule, ...] = ()
+    mcp_gateway_cidrs: tuple[CidrRule, ...] = ()
+    mirror_cidrs: tuple[CidrRule, ...] = ()
+    endpoints_epoch: int = 0
+    tunnel_domain: DomainName | None = None
+    tunnel_addresses: frozenset[IPAddress] = frozenset()

@@ -7,7 +7,12 @@ from outgate.model.addresses import Protocol
 GRANT_ALL_BIT = 0x8000_0000
 """Set in the grant of an ``allow_all``: such flows were never inspected and never outlive it."""
 GRANT_FIRST = 16
-GRANT_LAST = 0x7FFF_FFFF
+GRANT_LAST = 0x3FFF_FFFF
+ENDPOINTS_BIT = 0x4000_0000
+"""Set, without GRANT_ALL_BIT, in the grants of what an operator lists behind a policy's flags."""
+ENDPOINTS_EPOCHS = 64
+ENDPOINTS_NUMBER_MAX = 0x3F_FFFF
+"""The highest policy number that such a grant has room for: four million."""
 MARK_RESET_SENT = 0xFFFF_FFFF
 """Conntrack mark of a revoked flow whose one reset has passed. Never a grant."""
 
@@ -15,6 +20,17 @@ MARK_RESET_SENT = 0xFFFF_FFFF
 def grant_of_allow_all(policy_number: int) -> int:
     """The grant (conntrack mark) that every flow allowed by this policy's ``allow_all`` carries."""
     return GRANT_ALL_BIT | policy_number
+
+
+def grant_of_endpoints(policy_number: int, flag: int, epoch: int) -> int:
+    """The grant of flows to networks that the operator lists behind a policy's flag, the ``flag``-th of three.
+
+    ``epoch`` counts the changes of the operator's lists: a flow of an earlier list does not carry the grant of a
+    later one, and so is judged again. Raises ValueError for what does not fit.
+    """
+    if not 0 <= policy_number <= ENDPOINTS_NUMBER_MAX or not 0 <= flag < 3:
+        raise ValueError(f"there is no grant for flag {flag} of policy number {policy_number}")
+    return ENDPOINTS_BIT | flag << 28 | epoch % ENDPOINTS_EPOCHS << 22 | policy_number
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from outgate.errors import InvalidValueError
-from outgate.runtime.base import ExecSpec, SandboxSpec, SandboxUser
+from outgate.model.terminals import SIZE_MAX
+from outgate.runtime.base import ExecSpec, SandboxSpec, SandboxUser, TerminalSpec
 from outgate.runtime.usermap import IDS_PER_SANDBOX
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z", re.ASCII)
@@ -20,6 +21,10 @@ _MEMORY_MIB_MIN: Final = 16
 """Less does not hold the OCI runtime's own part of a start."""
 _COMMAND_BYTES_MAX: Final = 128 * 1024 - 1
 """One argument of execve(2) holds 128 KiB with its end (MAX_ARG_STRLEN)."""
+
+_PATH_BYTES_MAX: Final = 4096
+"""PATH_MAX, which counts the end."""
+_SHELL_LENGTH_MAX: Final = 256
 
 
 def check_id(text: str) -> str:
@@ -53,14 +58,42 @@ def check_sandbox(spec: SandboxSpec) -> None:
 def check_execution(spec: ExecSpec) -> None:
     """Raises :class:`InvalidValueError` naming the field that cannot be used."""
     check_id(spec.execution_id)
-    if "\0" in spec.command:
+    _check_command(spec.command)
+    if spec.shell is not None and not 0 < len(spec.shell) <= _SHELL_LENGTH_MAX:
+        raise InvalidValueError(f"A shell's name has 1 to {_SHELL_LENGTH_MAX} characters.", field="shell_name")
+    if spec.user is not None:
+        _check_user(spec.user)
+
+
+def check_terminal(spec: TerminalSpec) -> None:
+    """Raises :class:`InvalidValueError` naming the field that cannot be used."""
+    if spec.command is not None:
+        _check_command(spec.command)
+    _check_environment(spec.environment)
+    size = spec.size
+    if size is not None and not (1 <= size.cols <= SIZE_MAX and 1 <= size.rows <= SIZE_MAX):
+        raise InvalidValueError(
+            f"{size.cols} by {size.rows} is no terminal's size: 1 to {SIZE_MAX} each.", field="size"
+        )
+
+
+def _check_command(command: str) -> None:
+    if "\0" in command:
         raise InvalidValueError("A command cannot hold a NUL.", field="command")
-    if len(spec.command.encode(errors="surrogateescape")) > _COMMAND_BYTES_MAX:
+    if len(command.encode(errors="surrogateescape")) > _COMMAND_BYTES_MAX:
         raise InvalidValueError(
             f"The command is longer than {_COMMAND_BYTES_MAX} bytes; put it into a file first.", field="command"
         )
-    if spec.user is not None:
-        _check_user(spec.user)
+
+
+def check_file(path: str, user: SandboxUser | None) -> None:
+    """Raises :class:`InvalidValueError` when ``path`` cannot be the name of a file."""
+    if not path or "\0" in path:
+        raise InvalidValueError("A path is not empty and holds no NUL.", field="path")
+    if len(path.encode(errors="surrogateescape")) >= _PATH_BYTES_MAX:
+        raise InvalidValueError(f"The path is longer than {_PATH_BYTES_MAX - 1} bytes.", field="path")
+    if user is not None:
+        _check_user(user)
 
 
 def _check_user(user: SandboxUser) -> None:

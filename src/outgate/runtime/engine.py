@@ -40,9 +40,15 @@ class Engine:
         bundle_options = (f"--bundle={bundle}", f"--pid-file={pid_file}")
         return (*self._base(), "run", "--detach", *bundle_options, *self._pass_descriptor(), sandbox)
 
-    def exec_arguments(self, sandbox: str, process: Path, pid_file: Path, log: Path) -> tuple[str, ...]:
-        """Start a process in a sandbox, detached, with this command's own standard streams and descriptor 3."""
-        files = (f"--process={process}", f"--pid-file={pid_file}")
+    def exec_arguments(
+        self, sandbox: str, process: Path, pid_file: Path, log: Path, *, console: Path | None = None
+    ) -> tuple[str, ...]:
+        """Start a process in a sandbox, detached, with this command's own standard streams and descriptor 3.
+
+        ``console``: the socket to which the pseudo terminal goes of a process that wants one.
+        """
+        sockets = () if console is None else (f"--console-socket={console}",)
+        files = (f"--process={process}", f"--pid-file={pid_file}", *sockets)
         return (*self._base(), f"--log={log}", "exec", "--detach", *files, *self._pass_descriptor(), sandbox)
 
     def forget(self, sandbox: str) -> None:

@@ -21,7 +21,7 @@ _INDEX_TYPES: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _NAME_ANNOTATIONS: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """uname(2)'s names and those that images use."""
 
 Document = TypeVar("Document")
@@ -91,7 +91,7 @@ class ImageManifest:
 
 def read_manifest(archive: ImageArchive, machine: str | None = None) -> ImageManifest:
     """The image that ``archive`` holds for ``machine`` (this one, unless given). Raises :class:`LayerError`."""
-    architecture = _MACHINES.get(machine or platform.machine(), "")
+    architecture = MACHINES.get(machine or platform.machine(), "")
     if archive.has("index.json"):
         return _read_layout(archive, architecture)
     if archive.has("manifest.json"):
@@ -180,6 +180,11 @@ def _check_configuration(configuration: _Configuration, layers: int, architectur
         raise LayerError("The image's configuration and its manifest differ in how many layers there are.")
     for diff_id in configuration.rootfs.diff_ids:
         _check_digest(diff_id)
+
+
+def read_environment(data: bytes) -> dict[str, str]:
+    """The environment that an image's configuration gives to its programs. Raises :class:`LayerError`."""
+    return _environment(_decode(data, _Configuration, "the configuration"))
 
 
 def _environment(configuration: _Configuration) -> dict[str, str]:

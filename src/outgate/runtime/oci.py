@@ -6,35 +6,37 @@ OCI runtime but to run, to exec and to delete. Blocking work is done by a few th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 from outgate.runtime import cgroups
 from outgate.runtime.base import (
-    ExecOutput,
-    ExecSpec,
-    ExecState,
-    KillScope,
+    ImageNotFoundError,
     ObservedSandbox,
-    OutputStream,
     SandboxError,
     SandboxNotFoundError,
     SandboxPhase,
     SandboxSpec,
 )
 from outgate.runtime.boot import Booter
-from outgate.runtime.checks import check_execution, check_sandbox
+from outgate.runtime.build_images import find_bases, prepare_bases, take_built_image
+from outgate.runtime.checks import check_sandbox
 from outgate.runtime.disk import SandboxDisks, SandboxRecord, remove_tree
 from outgate.runtime.engine import Engine
 from outgate.runtime.execution_files import SandboxPlace
-from outgate.runtime.execution_start import ExecutionStarter
-from outgate.runtime.executions import Executions
+from outgate.runtime.freezer import thaw
 from outgate.runtime.host import observe_host
-from outgate.runtime.images import ImageStore
+from outgate.runtime.images import ImageStore, check_name
+from outgate.runtime.oci_commands import CommandHost
+from outgate.runtime.oci_terminals import OciTerminals
 from outgate.runtime.rootfs import Staging, plan_overlays
+from outgate.runtime.snapshots import Sealer
+from outgate.runtime.stock import TrustedAuthority
 from outgate.runtime.usermap import IdRange, UserMaps, choose_range
 
 Result = TypeVar("Result")
@@ -48,17 +50,25 @@ _STARTS_MAX: Final = 4
 """Sandboxes that start at once; more would only wait for each other's turn on the processors."""
 
 
+_SEALS_MAX: Final = 2
+"""Disks copied at once: more would only share the disk's speed, and hold their sandboxes still for longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class OciSettings:
-    """``state_dir`` and ``run_dir`` are the runtime's own. ``instance`` tells several Outgates of one host apart."""
+    """``state_dir`` and ``run_dir`` are the runtime's own. ``instance`` tells several Outgates of one host apart.
+
+    ``authority`` is what programs in the stock image trust besides the host's certificate authorities.
+    """
 
     engine: Engine
     state_dir: Path
     run_dir: Path
     instance: str
+    authority: TrustedAuthority | None = None
 
 
-class OciRuntime:
+class OciRuntime(OciTerminals):
     """See :class:`outgate.runtime.base.Runtime` for what each method promises."""
 
     def __init__(self, settings: OciSettings) -> None:
@@ -66,19 +76,23 @@ class OciRuntime:
         self._parent = PurePosixPath("/") / f"outgate-{settings.instance}"
         self._disks = SandboxDisks(settings.state_dir)
         self._images = ImageStore(settings.state_dir)
+        self._authority = settings.authority
+        self._sealer = Sealer(self._images, self._disks, self._layout)
+        self._seal_turns = asyncio.Semaphore(_SEALS_MAX)
         self._staging = Staging(settings.run_dir / "sandbox")
         self._maps = UserMaps()
         self._ranges: dict[str, IdRange] = {}
         facts = observe_host(self._layout)
         self._engine = settings.engine
         self._booter = Booter(settings.engine, facts, self._layout, self._staging, self._maps)
-        self._starter = ExecutionStarter(settings.engine, facts)
-        self._executions = Executions()
         self._locks = tuple(asyncio.Lock() for _ in range(_LOCKS))
-        self._exec_starts: dict[tuple[str, str], asyncio.Future[None]] = {}
-        self._unfinished: set[asyncio.Future[None]] = set()
         self._starts = asyncio.Semaphore(_STARTS_MAX)
-        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="runtime")
+        self._workers = ThreadPoolExecutor(_WORKERS + _SEALS_MAX, thread_name_prefix="runtime")
+        super().__init__(
+            CommandHost(
+                settings.engine, facts, self._layout, self._parent, self._disks, settings.run_dir, self._workers
+            )
+        )
 
     async def prepare(self) -> None:
         """Make the directories and the stock image, clear what an interrupted removal left, take up what there is.
@@ -86,13 +100,18 @@ class OciRuntime:
         Call once, before anything else. Raises :class:`SandboxError` and OSError.
         """
         await self._in_worker(self._prepare)
+        await self._recover_shells()
 
     def _prepare(self) -> None:
+        for devbox_id, disk in self._disks:
+            # A daemon may have been killed while it sealed this disk.
+            thaw(self._layout, self._parent / devbox_id)
+            self._sealer.repair(disk)
         self._disks.ensure()
         self._staging.ensure()
         self._engine.root.mkdir(parents=True, exist_ok=True)
         self._images.ensure()
-        self._images.refresh_stock()
+        self._images.refresh_stock(self._authority)
         for devbox_id, disk in self._disks:
             record = disk.read_record()
             if record is not None:
@@ -125,21 +144,110 @@ class OciRuntime:
             # An earlier boot: its processes go, its disk is what the new one runs on.
             self._booter.halt(place)
         try:
-            with self._images.resolve(spec.image) as image:
-                known = replace(spec, environment={**image.environment, **spec.environment})
-                record = SandboxRecord(known, ids, image.layers)
-                if observed is None:
-                    self._disks.create(spec.devbox_id, record)
-                else:
-                    place.disk.write_record(record)
-            self._booter.boot(place, record, plan_overlays(image.layers, image.host_directories))
+            record = self._record_boot(place, spec) if observed is not None else self._make_disk(spec, ids)
+            directories = tuple(map(PurePosixPath, record.host_directories))
+            self._booter.boot(place, record, plan_overlays(record.layers, directories))
         except BaseException:
             if observed is None:
                 self._disks.remove(spec.devbox_id)
             raise
 
+    def _make_disk(self, spec: SandboxSpec, ids: IdRange) -> SandboxRecord:
+        with self._images.resolve(spec.image) as image:
+            known = replace(spec, environment={**image.environment, **spec.environment})
+            directories = tuple(map(str, image.host_directories))
+            bases = find_bases(self._images) if spec.is_builder else ()
+            record = SandboxRecord(known, ids, image.layers, directories, image.environment, bases=bases)
+            self._disks.create(spec.devbox_id, record)
+        prepare_bases(bases)
+        return record
+
+    def _record_boot(self, place: SandboxPlace, spec: SandboxSpec) -> SandboxRecord:
+        """The disk's own layers stay what they are, whatever became of the image since."""
+        record = place.disk.read_record()
+        if record is None:
+            raise SandboxNotFoundError(f"Devbox {place.devbox_id} is being removed.")
+        known = replace(spec, environment={**record.image_environment, **spec.environment})
+        booted = replace(record, spec=known)
+        place.disk.write_record(booted)
+        return booted
+
+    async def halt(self, devbox_id: str) -> None:
+        """See :meth:`outgate.runtime.base.Runtime.halt`."""
+        await self._uninterrupted(self._halt_alone(self._place(devbox_id)))
+
+    async def _halt_alone(self, place: SandboxPlace) -> None:
+        async with self._alone(place.devbox_id):
+            await self._in_worker(lambda: self._booter.halt(place))
+
+    async def seal(self, devbox_id: str, image_name: str) -> int:
+        """See :meth:`outgate.runtime.base.Runtime.seal`."""
+        check_name(image_name)
+        sizes: list[int] = []
+        await self._uninterrupted(self._seal_alone(self._place(devbox_id), image_name, sizes))
+        return sizes[0]
+
+    async def _seal_alone(self, place: SandboxPlace, image_name: str, sizes: list[int]) -> None:
+        async with self._seal_turns:
+            async with self._alone(place.devbox_id):
+                # The lock is shared with others, and this may take minutes: everybody asks for seals as well.
+                stop = self._seals.begin(place.devbox_id)
+            try:
+                starting = [start for (box, _), start in self._exec_starts.items() if box == place.devbox_id]
+                if starting:
+                    # A process that is frozen while it enters the sandbox would keep its starter waiting.
+                    await asyncio.wait(starting)
+                sizes.append(await self._in_worker(lambda: self._seal(place, image_name, stop)))
+            finally:
+                self._seals.end(place.devbox_id)
+
+    def _seal(self, place: SandboxPlace, image_name: str, stop: threading.Event) -> int:
+        made = self._images.find_sealed_size(image_name)
+        if made is not None:
+            return made
+        observed, record = self._observe(place), place.disk.read_record()
+        if observed is None or record is None:
+            raise SandboxNotFoundError(f"Devbox {place.devbox_id} is not on this host.")
+        try:
+            if observed.phase is SandboxPhase.RUNNING:
+                return self._sealer.seal_running(place, record, image_name, stop)
+            self._booter.halt(place)
+            return self._sealer.seal_halted(place, record, image_name, stop)
+        except OSError as error:
+            raise SandboxError(f"The disk could not be kept: {error}.") from error
+
+    async def seal_build(self, devbox_id: str, image_name: str) -> int:
+        """See :meth:`outgate.runtime.base.Runtime.seal_build`."""
+        sizes: list[int] = []
+        await self._uninterrupted(self._seal_build_alone(self._place(devbox_id), image_name, sizes))
+        return sizes[0]
+
+    async def _seal_build_alone(self, place: SandboxPlace, image_name: str, sizes: list[int]) -> None:
+        async with self._alone(place.devbox_id):
+            sizes.append(await self._in_worker(lambda: self._seal_build(place, image_name)))
+
+    def _seal_build(self, place: SandboxPlace, image_name: str) -> int:
+        record = place.disk.read_record()
+        if record is None or not record.spec.is_builder:
+            raise SandboxNotFoundError(f"{place.devbox_id} builds nothing on this host.")
+        self._booter.halt(place)
+        return take_built_image(self._images, place.disk.overlay, record.bases, image_name)
+
+    async def find_image_size(self, image_name: str) -> int | None:
+        """See :meth:`outgate.runtime.base.Runtime.find_image_size`."""
+        return await self._in_worker(lambda: self._images.find_sealed_size(image_name))
+
+    async def remove_image(self, image_name: str) -> None:
+        """See :meth:`outgate.runtime.base.Runtime.remove_image`."""
+        await self._uninterrupted(self._in_worker(lambda: self._remove_image(image_name)))
+
+    def _remove_image(self, image_name: str) -> None:
+        with suppress(ImageNotFoundError):
+            self._images.remove(image_name)
+
     async def stop(self, devbox_id: str) -> None:
         """See :meth:`outgate.runtime.base.Runtime.stop`."""
+        self._seals.break_off(devbox_id)
         await self._uninterrupted(self._stop_alone(self._place(devbox_id)))
 
     async def _stop_alone(self, place: SandboxPlace) -> None:
@@ -149,14 +257,22 @@ class OciRuntime:
 
     def _stop(self, place: SandboxPlace) -> None:
         self._booter.halt(place)
+        record = place.disk.read_record()
         self._disks.remove(place.devbox_id)
+        self._budget.forget(place.devbox_id)
+        if record is not None and not self._images.is_known(record.layers):
+            # Their image was removed, and this may have been the last that used them.
+            self._images.collect()
 
     async def observe(self) -> Mapping[str, ObservedSandbox]:
         """See :meth:`outgate.runtime.base.Runtime.observe`."""
         return await self._in_worker(self._observe_all)
 
     def _observe_all(self) -> Mapping[str, ObservedSandbox]:
-        observed = (self._observe(SandboxPlace(name, disk, self._parent / name)) for name, disk in self._disks)
+        places = [SandboxPlace(name, disk, self._parent / name) for name, disk in self._disks]
+        for place in places:
+            self._budget.enforce(place)
+        observed = (self._observe(place) for place in places)
         return {sandbox.devbox_id: sandbox for sandbox in observed if sandbox is not None}
 
     def _observe(self, place: SandboxPlace) -> ObservedSandbox | None:
@@ -172,57 +288,15 @@ class OciRuntime:
             phase=SandboxPhase.RUNNING if running else SandboxPhase.EXITED,
             pid=pid if running else None,
             oom_kills=cgroups.count_oom_kills(self._layout, place.group),
+            is_disk_full=place.disk.is_full(),
         )
 
-    async def exec_start(self, devbox_id: str, spec: ExecSpec) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_start`."""
-        check_execution(spec)
-        place = self._place(devbox_id)
-        key = (devbox_id, spec.execution_id)
-        if key not in self._exec_starts:
-            starting = asyncio.ensure_future(self._in_worker(lambda: self._exec_start(place, spec)))
-            self._exec_starts[key] = starting
-            starting.add_done_callback(lambda _: self._exec_starts.pop(key))
-        # A second caller of the same id waits for the first one's start and shares its outcome.
-        await self._uninterrupted(self._exec_starts[key])
-
-    def _exec_start(self, place: SandboxPlace, spec: ExecSpec) -> None:
+    def _running_record(self, place: SandboxPlace) -> SandboxRecord:
         observed = self._observe(place)
         record = place.disk.read_record()
         if observed is None or record is None or observed.phase is not SandboxPhase.RUNNING:
             raise SandboxNotFoundError(f"Devbox {place.devbox_id} is not running on this host.")
-        self._starter.start(place, record, spec, self._layout.limiting_directories(place.group))
-
-    async def exec_state(self, devbox_id: str, execution_id: str) -> ExecState:
-        """See :meth:`outgate.runtime.base.Runtime.exec_state`."""
-        return await self.exec_wait(devbox_id, execution_id, 0.0)
-
-    async def exec_wait(self, devbox_id: str, execution_id: str, timeout_s: float) -> ExecState:
-        """See :meth:`outgate.runtime.base.Runtime.exec_wait`."""
-        starting = self._exec_starts.get((devbox_id, execution_id))
-        if starting is not None:
-            # Until its process is on record, an execution looks like one that ended.
-            await asyncio.wait((starting,))
-        return await self._executions.wait(self._place(devbox_id), execution_id, timeout_s)
-
-    async def exec_output(self, devbox_id: str, execution_id: str, stream: OutputStream, last_n: int) -> ExecOutput:
-        """See :meth:`outgate.runtime.base.Runtime.exec_output`."""
-        place = self._place(devbox_id)
-        return await self._in_worker(lambda: self._executions.read_output(place, execution_id, stream, last_n))
-
-    async def exec_kill(self, devbox_id: str, execution_id: str, scope: KillScope = KillScope.GROUP) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_kill`."""
-        place = self._place(devbox_id)
-        await self._in_worker(lambda: self._executions.kill(place, execution_id, scope))
-
-    async def exec_write_stdin(self, devbox_id: str, execution_id: str, data: bytes) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_write_stdin`."""
-        await self._executions.write_stdin(self._place(devbox_id), execution_id, data)
-
-    async def exec_close_stdin(self, devbox_id: str, execution_id: str) -> None:
-        """See :meth:`outgate.runtime.base.Runtime.exec_close_stdin`."""
-        place = self._place(devbox_id)
-        await self._in_worker(lambda: self._executions.close_stdin(place, execution_id))
+        return record
 
     async def teardown(self) -> None:
         """See :meth:`outgate.runtime.base.Runtime.teardown`."""
@@ -241,30 +315,18 @@ class OciRuntime:
 
     async def aclose(self) -> None:
         """See :meth:`outgate.runtime.base.Runtime.aclose`."""
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
-        self._executions.close()
+        # Nobody could be told how they end.
+        self._seals.break_off_all()
+        await self._close_commands()
         self._workers.shutdown(wait=True)
         self._maps.close()
 
-    def _place(self, devbox_id: str) -> SandboxPlace:
-        return SandboxPlace(devbox_id, self._disks[devbox_id], self._parent / devbox_id)
-
-    async def _uninterrupted(self, work: Awaitable[None]) -> None:
-        """Do ``work`` to its end, locks held, even if the caller is cancelled meanwhile: threads cannot be."""
-        task = asyncio.ensure_future(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._finish)
-        await asyncio.shield(task)
-
-    def _finish(self, task: asyncio.Future[None]) -> None:
-        self._unfinished.discard(task)
-        if not task.cancelled():
-            # Looked at, so that asyncio does not complain where nobody waits any more.
-            task.exception()
-
-    async def _in_worker(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
-
-    def _alone(self, devbox_id: str) -> asyncio.Lock:
-        return self._locks[hash(devbox_id) % _LOCKS]
+    @asynccontextmanager
+    async def _alone(self, devbox_id: str) -> AsyncIterator[None]:
+        """Nobody else starts, ends or seals the sandbox meanwhile."""
+        while True:
+            await self._seals.wait_until_over(devbox_id)
+            async with self._locks[hash(devbox_id) % _LOCKS]:
+                if not self._seals.is_under_way(devbox_id):
+                    yield
+                    return

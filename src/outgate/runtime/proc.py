@@ -1,6 +1,7 @@
 """Processes of the host, named so that a reused number is not taken for the process that had it before."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,15 @@ def open_if_alive(process: ProcessRef, group: PurePosixPath) -> int | None:
     return None
 
 
+def is_alive(process: ProcessRef, group: PurePosixPath) -> bool:
+    """Whether ``process`` still runs, in control group ``group``."""
+    descriptor = open_if_alive(process, group)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
+
+
 def pin_member(pid: int, group: PurePosixPath) -> int | None:
     """A pidfd (to be closed by the caller) if ``pid`` is a live process in control group ``group``; else None."""
     try:
@@ -64,6 +74,16 @@ def children(pid: int) -> tuple[int, ...]:
     with suppress(FileNotFoundError, ProcessLookupError):
         return tuple(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     return ()
+
+
+def session_members(session: int, among: Iterable[int]) -> dict[int, int]:
+    """Those of ``among`` that belong to the session whose leader has the number ``session``, each with its group."""
+    found = {}
+    for pid in among:
+        fields = _stat_fields(pid)
+        if fields is not None and int(fields[3]) == session:
+            found[pid] = int(fields[2])
+    return found
 
 
 def _stat_fields(pid: int) -> list[str] | None:

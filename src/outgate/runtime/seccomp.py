@@ -18,6 +18,9 @@ _ARCHITECTURES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AAR
 _NAMESPACE_FLAGS: Final = 0x7E02_0000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. (clone(2) cannot make time namespaces.)"""
 
+_BUILDER_FLAGS: Final = 0x0402_0000
+"""CLONE_NEWNS and CLONE_NEWUTS."""
+
 _SOCKET_TYPE_MASK: Final = 0xF
 """What is left of socket(2)'s type without SOCK_NONBLOCK and SOCK_CLOEXEC (include/linux/net.h)."""
 
@@ -74,7 +77,7 @@ _PERSONALITIES: Final = (0x0, 0x0040000, 0xFFFFFFFF)
 """PER_LINUX, the same with ADDR_NO_RANDOMIZE (debuggers), and the query. No foreign execution domains."""
 
 
-def render_seccomp(machine: str) -> Rule:
+def render_seccomp(machine: str, *, is_builder: bool = False) -> Rule:
     """The ``linux.seccomp`` object for ``machine`` (as uname(2) names it). Raises KeyError for machines not known."""
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -90,8 +93,17 @@ def render_seccomp(machine: str) -> Rule:
             *_socket_rules("socket"),
             # A pair of connected sockets exists for AF_UNIX only.
             _allow("socketpair", conditions=((0, "SCMP_CMP_EQ", AF_UNIX, 0),)),
+            *(_builder_rules() if is_builder else ()),
         ],
     }
+
+
+def _builder_rules() -> tuple[Rule, ...]:
+    """What buildah needs besides: mounts, in mount and host name namespaces of its own. No other namespace."""
+    return (
+        _allow("mount", "umount2"),
+        _allow("unshare", conditions=((0, "SCMP_CMP_MASKED_EQ", _NAMESPACE_FLAGS & ~_BUILDER_FLAGS, 0),)),
+    )
 
 
 def allowed_names() -> tuple[str, ...]:

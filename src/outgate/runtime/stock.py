@@ -8,6 +8,7 @@ that every user of the host may read anyway. So no account, key or home of the h
 import os
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -73,6 +74,7 @@ _DIRECTORIES: Final = {
     "var/log": 0o755,
     "var/tmp": 0o1777,
 }
+_CERTIFICATES: Final = "etc/ssl/certs"
 _USER_ID: Final = 1000
 _USER_HOME: Final = "home/user"
 
@@ -108,7 +110,18 @@ def find_host_directories(root: Path = Path("/")) -> tuple[PurePosixPath, ...]:
     )
 
 
-def build_stock_layer(layer: Path, root: Path = Path("/")) -> None:
+@dataclass(frozen=True, slots=True)
+class TrustedAuthority:
+    """A certificate authority that the image's programs trust besides the host's.
+
+    ``certificate`` is PEM; ``hash_name`` is what OpenSSL looks it up by in a directory (openssl-rehash(1)).
+    """
+
+    certificate: bytes
+    hash_name: str
+
+
+def build_stock_layer(layer: Path, root: Path = Path("/"), authority: TrustedAuthority | None = None) -> None:
     """Fill the empty directory ``layer`` with everything of the image but the host's directories."""
     layer.chmod(0o755)
     for name, mode in _DIRECTORIES.items():
@@ -120,7 +133,27 @@ def build_stock_layer(layer: Path, root: Path = Path("/")) -> None:
         (layer / name).unlink(missing_ok=True)
         (layer / name).write_text(text)
         (layer / name).chmod(0o644)
+    if authority is not None:
+        _trust(layer, authority)
     _make_home(layer)
+
+
+def _trust(layer: Path, authority: TrustedAuthority) -> None:
+    """Both ways in which programs look for authorities: the bundle, and the directory of hashed names."""
+    directory = layer
+    for part in _CERTIFICATES.split("/"):
+        directory /= part
+        _make_directory(directory)
+    file, bundle = directory / "outgate.pem", directory / "ca-certificates.crt"
+    file.write_bytes(authority.certificate)
+    known = bundle.read_bytes() if bundle.exists() else b""
+    bundle.unlink(missing_ok=True)
+    bundle.write_bytes(known + authority.certificate)
+    for path in (file, bundle):
+        path.chmod(0o644)
+    link = directory / authority.hash_name
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.name)
 
 
 def _make_home(layer: Path) -> None:

@@ -42,6 +42,8 @@ class MountFlag(IntFlag):
     NOSUID = 2
     NODEV = 4
     NOEXEC = 8
+    REMOUNT = 32
+    BIND = 4096
     REC = 0x4000
     PRIVATE = 1 << 18
 
@@ -124,6 +126,16 @@ def mount_idmapped(source: Path, target: Path, userns_fd: int, *, readonly: bool
         )
     finally:
         os.close(tree)
+
+
+def sync_filesystem(path: Path) -> None:
+    """Put everything on disk that was written to the file system of ``path``. Blocks for as long as that takes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(descriptor) < 0:
+            _raise_errno(path)
+    finally:
+        os.close(descriptor)
 
 
 def become_file_owner(host_id: int) -> None:

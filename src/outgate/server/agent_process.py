@@ -2,19 +2,26 @@
 
 import argparse
 import asyncio
+import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 import uvloop
 
 from outgate.agent.agent import Agent, AgentNeeds
+from outgate.agent.capacity import observe_capacity
+from outgate.agent.dial_service import DialService, bind_dial_socket
 from outgate.agent.gate_process import GateProcess
 from outgate.agent.http import build_app
 from outgate.agent.kernel_thread import KernelThread
 from outgate.agent.record import RecordStore
+from outgate.agent.running_terminals import TerminalRuntime
 from outgate.agent.serving import bind_unix, serve_unix
+from outgate.agent.terminals import Terminals
 from outgate.client.host_api import HostApiClient
 from outgate.client.transport import unix_url
 from outgate.dataplane import netns
@@ -27,10 +34,12 @@ from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
 from outgate.runtime.engine import EngineKind, find_engine
 from outgate.runtime.oci import OciRuntime, OciSettings
+from outgate.server.certificates import read_authority
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
+from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import RECORDS, open_driver
-from outgate.server.identity import find_api_identity, require_root
+from outgate.server.identity import find_api_identity, find_front_identity, require_root
 from outgate.server.places import ensure_directories, ensure_host_token, locked
 from outgate.settings import Settings, load_settings
 
@@ -52,6 +61,8 @@ def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
         agent_gateway_hosts=settings.agent_gateway_hosts,
         mcp_gateway_hosts=settings.mcp_gateway_hosts,
         mirror_hosts=settings.mirror_hosts,
+        tunnel_domain=settings.tunnel_domain,
+        front_socket=None if settings.tunnel_domain is None else str(settings.inside_socket),
     )
 
 
@@ -59,7 +70,8 @@ def open_runtime(settings: Settings) -> OciRuntime:
     """The sandboxes of this host. Raises :class:`HostNotCapableError`; call ``prepare`` before anything else."""
     run_dir = settings.run_dir / "runtime"
     engine = find_engine(EngineKind(settings.runtime.value), run_dir / settings.runtime.value)
-    return OciRuntime(OciSettings(engine, settings.runtime_dir, run_dir, settings.instance_id))
+    authority = read_authority(settings)
+    return OciRuntime(OciSettings(engine, settings.runtime_dir, run_dir, settings.instance_id, authority))
 
 
 async def _work(settings: Settings) -> None:
@@ -76,28 +88,51 @@ async def _work(settings: Settings) -> None:
                 driver=driver,
                 kernel=kernel,
                 layout=layout,
-                context=gate_context(gate_config(settings, layout)),
+                context=replace(
+                    gate_context(gate_config(settings, layout)), endpoints_epoch=count_endpoint_changes(settings)
+                ),
                 make_gate=lambda events: GateProcess(lambda: gate_config(settings, layout), events),
                 runtime=runtime,
                 api=api,
+                objects=api,
+                logs=api,
                 records=RecordStore(settings.agent_dir / RECORDS),
                 url=unix_url(settings.agent_socket),
+                capacity=observe_capacity(),
                 identify_router=lambda: netns.namespace_identity(layout.router_namespace),
             )
-            await _serve(settings, needs, stop)
+            await _serve(settings, needs, runtime, stop)
     finally:
         await runtime.aclose()
         await kernel.run(driver.close)
         kernel.close()
 
 
-async def _serve(settings: Settings, needs: AgentNeeds, stop: asyncio.Event) -> None:
-    """Until ``stop``. Devboxes, rules and kernel flows stay."""
+async def _serve(settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime, stop: asyncio.Event) -> None:
+    """Until ``stop``. Devboxes, rules and kernel flows stay; terminals end."""
     agent = Agent(needs)
-    app = build_app(agent.executions, agent.flows, agent.status, ensure_host_token(settings))
+    app = build_app(
+        agent.executions,
+        agent.flows,
+        agent.status,
+        ensure_host_token(settings),
+        snapshots=agent.snapshots,
+        files=agent.files,
+    )
     group = find_api_identity(settings).gid
-    with bind_unix(settings.agent_socket, mode=0o660, group=group) as bound:
-        working = [asyncio.ensure_future(agent.run()), asyncio.ensure_future(serve_unix(app, bound))]
+    terminals = Terminals(runtime, ensure_host_token(settings))
+    dials = DialService(needs.layout, agent.find_running_slot, _dialling_uids(settings))
+    with (
+        bind_unix(settings.agent_socket, mode=0o660, group=group) as bound,
+        bind_dial_socket(settings.dial_socket) as dialled,
+        bind_unix(settings.terminal_socket, mode=0o660, group=group, kind=socket.SOCK_SEQPACKET) as asked,
+    ):
+        working = [
+            asyncio.ensure_future(agent.run()),
+            asyncio.ensure_future(serve_unix(app, bound)),
+            asyncio.ensure_future(dials.serve(dialled)),
+            asyncio.ensure_future(terminals.serve(asked)),
+        ]
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (*working, stopping):
@@ -105,6 +140,12 @@ async def _serve(settings: Settings, needs: AgentNeeds, stop: asyncio.Event) -> 
         await asyncio.gather(*working, return_exceptions=True)
         for task in done - {stopping}:
             task.result()  # raises what ended it
+
+
+def _dialling_uids(settings: Settings) -> frozenset[int]:
+    """Who may ask for connections into devboxes: the api (for SSH and terminals), and the tunnel front."""
+    front = () if settings.tunnel_domain is None else (find_front_identity(settings).uid,)
+    return frozenset({os.geteuid(), find_api_identity(settings).uid, *front})
 
 
 def run_agent(settings: Settings) -> None:

@@ -9,24 +9,34 @@ from outgate.control.configuration import ApiSettings
 from outgate.control.configuration import DefaultPolicy as ControlDefaultPolicy
 from outgate.control.secrets_at_rest import parse_key
 from outgate.errors import InvalidValueError, SettingError
+from outgate.model.endpoints import parse_endpoints
 from outgate.model.flow import HostContext
-from outgate.model.names import parse_domain_name, parse_host_pattern
+from outgate.model.names import DomainName, HostPattern, parse_domain_name
+from outgate.model.policy import CidrRule
 from outgate.settings import Settings, SocketAddress, variable_of
 
 RESOLVER_FILE: Final = Path("/etc/resolv.conf")
 _DNS_PORT: Final = 53
 
+_Given = TypeVar("_Given")
 _Value = TypeVar("_Value")
 
 
 def host_context(settings: Settings) -> HostContext:
     """What the operator's settings add to each decision. Raises :class:`SettingError`."""
+    agent_gateway_hosts, agent_gateway_cidrs = _parse_endpoints(settings, "agent_gateway_hosts")
+    mcp_gateway_hosts, mcp_gateway_cidrs = _parse_endpoints(settings, "mcp_gateway_hosts")
+    mirror_hosts, mirror_cidrs = _parse_endpoints(settings, "mirror_hosts")
     return HostContext(
         internal_zones=_parse_all(settings, "internal_zones", parse_domain_name),
         address_bound=settings.address_bound,
-        agent_gateway_hosts=_parse_all(settings, "agent_gateway_hosts", parse_host_pattern),
-        mcp_gateway_hosts=_parse_all(settings, "mcp_gateway_hosts", parse_host_pattern),
-        mirror_hosts=_parse_all(settings, "mirror_hosts", parse_host_pattern),
+        agent_gateway_hosts=agent_gateway_hosts,
+        agent_gateway_cidrs=agent_gateway_cidrs,
+        mcp_gateway_hosts=mcp_gateway_hosts,
+        mcp_gateway_cidrs=mcp_gateway_cidrs,
+        mirror_hosts=mirror_hosts,
+        mirror_cidrs=mirror_cidrs,
+        tunnel_domain=find_tunnel_domain(settings),
     )
 
 
@@ -35,8 +45,14 @@ def api_settings(settings: Settings) -> ApiSettings:
     return ApiSettings(
         default_policy=ControlDefaultPolicy(settings.default_policy.value),
         policies_max=settings.policies_max,
+        build_s_max=settings.build_s_max,
         enforce_wait_s_max=settings.enforce_wait_s,
         context=host_context(settings),
+        object_bytes_max=settings.object_bytes_max,
+        upload_bytes_max=settings.upload_bytes_max,
+        objects_bytes_max=settings.objects_bytes_max,
+        public_url=settings.public_url,
+        git_url=settings.git_url,
     )
 
 
@@ -45,8 +61,18 @@ def check_names(settings: Settings) -> None:
     host_context(settings)
     if settings.api_key is not None:
         _parse(variable_of("api_key"), settings.api_key.get_secret_value(), parse_key)
-    if settings.tunnel_domain is not None:
-        _parse(variable_of("tunnel_domain"), settings.tunnel_domain, parse_domain_name)
+
+
+def find_tunnel_domain(settings: Settings) -> DomainName | None:
+    """The suffix of tunnel names; None where there are none. Raises :class:`SettingError`."""
+    text = settings.tunnel_domain
+    return None if text is None else _parse(variable_of("tunnel_domain"), text, parse_domain_name)
+
+
+def reachable(listen: SocketAddress) -> SocketAddress:
+    """Where a server on this host that listens there is asked."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the addresses are translated, not bound
+    return SocketAddress(everywhere.get(listen.host, listen.host), listen.port)
 
 
 def find_resolvers(settings: Settings, resolver_file: Path = RESOLVER_FILE) -> tuple[str, ...]:
@@ -80,13 +106,17 @@ def _is_plain_address(text: str) -> bool:
         return False
 
 
+def _parse_endpoints(settings: Settings, field: str) -> tuple[tuple[HostPattern, ...], tuple[CidrRule, ...]]:
+    return _parse(variable_of(field), getattr(settings, field), parse_endpoints)
+
+
 def _parse_all(settings: Settings, field: str, parse: Callable[[str], _Value]) -> tuple[_Value, ...]:
     texts: tuple[str, ...] = getattr(settings, field)
     return tuple(_parse(variable_of(field), text, parse) for text in texts)
 
 
-def _parse(variable: str, text: str, parse: Callable[[str], _Value]) -> _Value:
+def _parse(variable: str, given: _Given, parse: Callable[[_Given], _Value]) -> _Value:
     try:
-        return parse(text)
+        return parse(given)
     except InvalidValueError as error:
         raise SettingError(f"{variable}: {error.message}") from None

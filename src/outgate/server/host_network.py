@@ -27,7 +27,11 @@ def open_driver(settings: Settings) -> LinuxDriver:
     pool = choose_pool(_read_pool(stored), settings.devbox_network4, has_devboxes=_has_devboxes(settings))
     layout = choose_layout(settings.instance_id, used, network4=pool)
     stored.write_text(f"{layout.pool4}\n", "ascii")
-    options = RulesetOptions(always_denied_networks(), flows_per_devbox_max=settings.flows_per_devbox)
+    options = RulesetOptions(
+        always_denied_networks(),
+        flows_per_devbox_max=settings.flows_per_devbox,
+        has_tunnels=settings.tunnel_domain is not None,
+    )
     return LinuxDriver(layout, options)
 
 

@@ -10,21 +10,36 @@ from outgate.api.privileges import Identity
 from outgate.errors import HostNotCapableError, SettingError
 from outgate.settings import Settings, variable_of
 
-_PREFERRED_USERS: Final = ("outgate", "nobody")
+_API_USERS: Final = ("outgate", "nobody")
+_FRONT_USERS: Final = ("outgate-tunnel", "daemon")
 
 
 def find_api_identity(settings: Settings) -> Identity:
     """The unprivileged user of the api. Raises :class:`SettingError` when the one that is set is none, or is root."""
-    names = _PREFERRED_USERS if settings.api_user is None else (settings.api_user,)
+    return _find_identity("api_user", _API_USERS if settings.api_user is None else (settings.api_user,))
+
+
+def find_front_identity(settings: Settings) -> Identity:
+    """The unprivileged user of the tunnel front, who is not the api's: it could read the store.
+
+    Raises :class:`SettingError` as :func:`find_api_identity` does, and when the two are one.
+    """
+    front = _find_identity("tunnel_user", _FRONT_USERS if settings.tunnel_user is None else (settings.tunnel_user,))
+    if front.uid == find_api_identity(settings).uid:
+        raise SettingError(f"{variable_of('tunnel_user')} is the api's user; name another one.")
+    return front
+
+
+def _find_identity(field: str, names: tuple[str, ...]) -> Identity:
     for name in names:
         try:
             user = pwd.getpwnam(name)
         except KeyError:
             continue
         if user.pw_uid == 0:
-            raise SettingError(f"{variable_of('api_user')} is {name!r}, which is root; name an unprivileged user.")
+            raise SettingError(f"{variable_of(field)} is {name!r}, which is root; name an unprivileged user.")
         return Identity(user.pw_uid, user.pw_gid)
-    raise SettingError(f"There is no user {' or '.join(names)}; set {variable_of('api_user')} to one there is.")
+    raise SettingError(f"There is no user {' or '.join(names)}; set {variable_of(field)} to one there is.")
 
 
 @contextmanager

@@ -16,16 +16,16 @@ import httpx
 import structlog
 
 from outgate import clock
-from outgate.agent.serving import bind_unix
 from outgate.dataplane.probe import probe_host, require_capable_host
 from outgate.errors import OutgateError
 from outgate.logs import configure_logs
 from outgate.runtime.engine import EngineKind, find_engine
-from outgate.server.api_process import bind_public
 from outgate.server.children import Child, ChildPlan
-from outgate.server.context import check_names, find_resolvers
-from outgate.server.identity import find_api_identity, require_root
+from outgate.server.context import check_names, find_resolvers, find_tunnel_domain, reachable
+from outgate.server.front_process import load_tls
+from outgate.server.identity import find_api_identity, find_front_identity, require_root
 from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
+from outgate.server.sockets import SupervisedSockets, bind_sockets
 from outgate.server.teardown import teardown_locked
 from outgate.settings import Settings, SocketAddress, variable_of
 
@@ -56,6 +56,9 @@ def run_server(settings: Settings, *, is_ephemeral: bool = False) -> None:
         key = make_first_key(settings)
         ensure_api_directory(settings, find_api_identity(settings))
         ensure_host_token(settings)
+        tunnel_domain = find_tunnel_domain(settings)
+        if tunnel_domain is not None:
+            load_tls(settings, tunnel_domain)  # made, or found wanting, before anything starts
         if key is not None and settings.api_key is None:
             _say(f"outgate api key: {key}")
         asyncio.run(_supervise(settings))
@@ -69,6 +72,8 @@ def check_host(settings: Settings) -> None:
     check_names(settings)
     find_resolvers(settings)
     find_api_identity(settings)
+    if settings.tunnel_domain is not None:
+        find_front_identity(settings)
     find_engine(EngineKind(settings.runtime.value), settings.run_dir)
     require_capable_host(probe_host())
 
@@ -77,8 +82,8 @@ async def _supervise(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with bind_public(settings.listen) as public, bind_unix(settings.api_socket, mode=0o600) as internal:
-        children = _plan_children(settings, public.fileno(), internal.fileno())
+    with bind_sockets(settings) as sockets:
+        children = _plan_children(settings, sockets)
         keeping = [asyncio.create_task(child.run()) for child in children]
         announcing = asyncio.create_task(_announce(settings.listen, children))
         stopping = asyncio.create_task(_wait(stop))
@@ -90,22 +95,28 @@ async def _supervise(settings: Settings) -> None:
             await asyncio.gather(announcing, stopping, *keeping, return_exceptions=True)
 
 
-def _plan_children(settings: Settings, public_fd: int, internal_fd: int) -> tuple[Child, ...]:
+def _plan_children(settings: Settings, sockets: SupervisedSockets) -> tuple[Child, ...]:
     environment = _child_environment(settings)
-    # The agent has no use for the keys to the store.
+    # Agent and front have no use for the keys to the store.
     bare = {name: value for name, value in environment.items() if name not in _SECRET_VARIABLES}
-    return (
-        Child(ChildPlan(name="agent", module="outgate.server.agent_process", environment=bare)),
-        Child(
-            ChildPlan(
-                name="api",
-                module="outgate.server.api_process",
-                arguments=("--public-fd", str(public_fd), "--internal-fd", str(internal_fd)),
-                descriptors=(public_fd, internal_fd),
-                environment=environment,
-            )
-        ),
+    agent = ChildPlan(name="agent", module="outgate.server.agent_process", environment=bare)
+    api = ChildPlan(
+        name="api",
+        module="outgate.server.api_process",
+        arguments=sockets.api_arguments(),
+        descriptors=sockets.api_descriptors(),
+        environment=environment,
     )
+    if sockets.front is None:
+        return Child(agent), Child(api)
+    front = ChildPlan(
+        name="front",
+        module="outgate.server.front_process",
+        arguments=sockets.front.arguments(sockets.ssh),
+        descriptors=sockets.front.descriptors(),
+        environment=bare,
+    )
+    return Child(agent), Child(api), Child(front)
 
 
 async def _wait(event: asyncio.Event) -> None:
@@ -128,7 +139,7 @@ async def _until_stopped(
 async def _announce(listen: SocketAddress, children: Sequence[Child]) -> None:
     """Ask until the api answers that its host enforces, then say so, once. Raises :class:`NotReadyError`."""
     deadline_s = clock.monotonic_s() + _FIRST_START_WAIT_S
-    async with httpx.AsyncClient(base_url=f"http://{_reachable(listen)}", timeout=1.0, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://{reachable(listen)}", timeout=1.0, trust_env=False) as client:
         while (problem := await _ask(client)) is not None:
             broken = next((child.name for child in children if _is_broken(child)), None)
             if broken is not None:
@@ -151,12 +162,6 @@ async def _ask(client: httpx.AsyncClient) -> str | None:
     except httpx.HTTPError as error:
         return f"the api does not answer ({type(error).__name__})."
     return None if answer.status_code == httpx.codes.OK else answer.text[:_PROBLEM_LENGTH_MAX]
-
-
-def _reachable(listen: SocketAddress) -> SocketAddress:
-    """Where a server that listens everywhere is asked."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the addresses are translated, not bound
-    return SocketAddress(everywhere.get(listen.host, listen.host), listen.port)
 
 
 def _child_environment(settings: Settings) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from outgate.store.tables import accounts, api_keys
 
@@ -19,7 +19,10 @@ class AccountRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One API key. ``digest`` is the SHA-256 of the key; the key itself is stored nowhere."""
+    """One API key. ``digest`` is the SHA-256 of the key; the key itself is stored nowhere.
+
+    ``scopes`` is the JSON of what a restricted key may do, None for one that may do everything.
+    """
 
     id: str
     account_id: str
@@ -28,6 +31,8 @@ class KeyRow:
     digest: bytes
     create_time_ms: int
     revoke_time_ms: int | None
+    scopes: str | None = None
+    expire_time_ms: int | None = None
 
 
 _KEY: Final = select(
@@ -38,6 +43,8 @@ _KEY: Final = select(
     api_keys.c.digest,
     api_keys.c.create_time_ms,
     api_keys.c.revoke_time_ms,
+    api_keys.c.scopes,
+    api_keys.c.expire_time_ms,
 )
 _ACCOUNT: Final = select(accounts.c.id, accounts.c.name, accounts.c.create_time_ms)
 _KEYS_BY_LOOKUP: Final = _KEY.where(api_keys.c.lookup == bindparam("lookup"))
@@ -46,7 +53,18 @@ _ACCOUNT_BY_ID: Final = _ACCOUNT.where(accounts.c.id == bindparam("id"))
 _ACCOUNT_BY_NAME: Final = _ACCOUNT.where(accounts.c.name == bindparam("name"))
 _ACCOUNTS: Final = _ACCOUNT.order_by(accounts.c.id)
 _LIVE_KEY: Final = select(api_keys.c.id).where(
-    api_keys.c.id == bindparam("key_id"), api_keys.c.revoke_time_ms.is_(None)
+    api_keys.c.id == bindparam("key_id"),
+    api_keys.c.revoke_time_ms.is_(None),
+    or_(api_keys.c.expire_time_ms.is_(None), api_keys.c.expire_time_ms > bindparam("now_ms")),
+)
+_COUNT_LIVE_KEYS: Final = (
+    select(func.count())
+    .select_from(api_keys)
+    .where(
+        api_keys.c.account_id == bindparam("account_id"),
+        api_keys.c.revoke_time_ms.is_(None),
+        or_(api_keys.c.expire_time_ms.is_(None), api_keys.c.expire_time_ms > bindparam("now_ms")),
+    )
 )
 _REVOKE: Final = (
     update(api_keys)
@@ -88,6 +106,8 @@ def insert_key(connection: Connection, row: KeyRow) -> None:
             "lookup": row.lookup,
             "digest": row.digest,
             "create_time_ms": row.create_time_ms,
+            "scopes": row.scopes,
+            "expire_time_ms": row.expire_time_ms,
         },
     )
 
@@ -97,9 +117,15 @@ def find_keys(connection: Connection, lookup: str) -> list[KeyRow]:
     return [KeyRow(*row) for row in connection.execute(_KEYS_BY_LOOKUP, {"lookup": lookup})]
 
 
-def is_key_live(connection: Connection, key_id: str) -> bool:
-    """Whether the key exists and was not revoked."""
-    return connection.execute(_LIVE_KEY, {"key_id": key_id}).one_or_none() is not None
+def is_key_live(connection: Connection, key_id: str, *, now_ms: int) -> bool:
+    """Whether the key exists, was not revoked and has not expired."""
+    return connection.execute(_LIVE_KEY, {"key_id": key_id, "now_ms": now_ms}).one_or_none() is not None
+
+
+def count_live_keys(connection: Connection, account_id: str, *, now_ms: int) -> int:
+    """How many keys of the account were neither revoked nor have expired."""
+    count: int = connection.execute(_COUNT_LIVE_KEYS, {"account_id": account_id, "now_ms": now_ms}).scalar_one()
+    return count
 
 
 def list_keys(connection: Connection, account_id: str) -> list[KeyRow]:

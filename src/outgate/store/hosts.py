@@ -10,7 +10,10 @@ from outgate.store.tables import devboxes, hosts
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """One host. ``warnings`` is the JSON of a list of HostWarning; ``enforced`` the sequence in force on it."""
+    """One host. ``warnings`` is the JSON of a list of HostWarning; ``enforced`` the sequence in force on it.
+
+    ``architecture`` (as uname(2) has it), ``cpu_cores`` and ``memory_mib`` are None until the host has said.
+    """
 
     id: str
     name: str
@@ -22,6 +25,9 @@ class HostRow:
     ready: bool
     warnings: str
     seen_time_ms: int
+    architecture: str | None = None
+    cpu_cores: int | None = None
+    memory_mib: int | None = None
 
 
 _HOST: Final = select(
@@ -35,6 +41,9 @@ _HOST: Final = select(
     hosts.c.ready,
     hosts.c.warnings,
     hosts.c.seen_time_ms,
+    hosts.c.architecture,
+    hosts.c.cpu_cores,
+    hosts.c.memory_mib,
 )
 _BY_LOOKUP: Final = _HOST.where(hosts.c.lookup == bindparam("lookup"))
 _BY_NAME: Final = _HOST.where(hosts.c.name == bindparam("name"))
@@ -138,16 +147,21 @@ def read_enforced(connection: Connection, host_ids: list[str]) -> dict[str, int]
     return {row[0]: row[1] for row in connection.execute(_ENFORCED, {"ids": host_ids})}
 
 
-def find_emptiest_host(connection: Connection) -> HostRow | None:
-    """The host for a new devbox: ready ones first, then the one with the fewest live devboxes."""
+def store_capacity(connection: Connection, host_id: str, *, architecture: str, cpu_cores: int, memory_mib: int) -> None:
+    """Store what the host has."""
+    values = {"architecture": architecture, "cpu_cores": cpu_cores, "memory_mib": memory_mib}
+    connection.execute(update(hosts).where(hosts.c.id == host_id).values(values))
+
+
+def list_hosts_by_load(connection: Connection) -> list[HostRow]:
+    """All hosts in the order in which new devboxes go to them: ready ones first, then by their live devboxes."""
     live = (
         select(func.count())
         .select_from(devboxes)
         .where(devboxes.c.host_id == hosts.c.id, devboxes.c.end_time_ms.is_(None))
         .scalar_subquery()
     )
-    row = connection.execute(_HOST.order_by(hosts.c.ready.desc(), live, hosts.c.id).limit(1)).one_or_none()
-    return None if row is None else _row(row)
+    return [_row(row) for row in connection.execute(_HOST.order_by(hosts.c.ready.desc(), live, hosts.c.id))]
 
 
 def _row(row: Any) -> HostRow:

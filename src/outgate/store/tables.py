@@ -64,6 +64,9 @@ api_keys: Final = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("create_time_ms", BigInteger, nullable=False),
     Column("revoke_time_ms", BigInteger),
+    # What a restricted key may do, as JSON; null: everything.
+    Column("scopes", Text),
+    Column("expire_time_ms", BigInteger),
 )
 
 policies: Final = Table(
@@ -115,6 +118,9 @@ hosts: Final = Table(
     Column("ready", Boolean, nullable=False),
     Column("warnings", Text, nullable=False),
     Column("seen_time_ms", BigInteger, nullable=False),
+    Column("architecture", String(32)),
+    Column("cpu_cores", BigInteger),
+    Column("memory_mib", BigInteger),
 )
 
 devboxes: Final = Table(
@@ -140,6 +146,12 @@ devboxes: Final = Table(
     Column("expire_time_ms", BigInteger, nullable=False),
     Column("released", Boolean, nullable=False),
     Column("seq", BigInteger, nullable=False),
+    Column("blueprint_id", Id),
+    Column("snapshot_id", Id),
+    Column("idle_s", BigInteger),
+    Column("on_idle", String(16)),
+    Column("run_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("run_since_ms", BigInteger),
     Index("ix_devboxes_account_id_id", "account_id", "id"),
     Index("ix_devboxes_host_id_seq", "host_id", "seq"),
     Index(

@@ -45,6 +45,8 @@ from outgate.wire.relay_requests import RequestRelay
 
 HANDSHAKE_S_MAX: Final = 10.0
 """Time for the first bytes. Programs send them within a round trip; design decision 8 sets the limit."""
+_BY_NAME: Final = frozenset({AllowReason.HOSTNAME, AllowReason.DEVBOX_TO_DEVBOX})
+"""Reasons that speak of the host which the client names: a flow under them is connected to that host."""
 _OPAQUE: Final = Opaque()
 _UNREAD: Final = BadHandshake("not inspected")
 """What stands for a flow that passed by its address alone although it could have been read."""
@@ -247,7 +249,7 @@ class RelayFlow:
     def _note_name(self, verdict: Verdict) -> None:
         """Remember what the flow passes by, and what it will be judged by when the policy changes."""
         handshake = self._handshake
-        if isinstance(verdict, Allow) and verdict.reason is AllowReason.HOSTNAME:
+        if isinstance(verdict, Allow) and verdict.reason in _BY_NAME:
             if isinstance(handshake, TlsHello):
                 self._name = handshake.server_name
             elif isinstance(handshake, HttpRequest):

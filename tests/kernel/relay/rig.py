@@ -238,8 +238,15 @@ class Names:
 class Router:
     """The relay and what it needs, on a thread of its own in the router namespace."""
 
-    def __init__(self, net: Net, limits: RelayLimits | None = None) -> None:
+    def __init__(
+        self,
+        net: Net,
+        limits: RelayLimits | None = None,
+        context: HostContext | None = None,
+        front_socket: str | None = None,
+    ) -> None:
         self._net = net
+        self._front_socket = front_socket
         self._limits = limits or RelayLimits()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK)
@@ -248,7 +255,7 @@ class Router:
         self.names = Names()
         self.records: list[FlowRecord] = []
         self.errors: list[Exception] = []
-        self.context = HostContext(address_bound=True)
+        self.context = context or HostContext(address_bound=True)
         self.thread = threading.Thread(target=self._body, name="relay")
 
     def start(self) -> None:
@@ -292,6 +299,7 @@ class Router:
             limits=self._limits,
             listeners=listeners,
             keep_pin=lambda _entry, _write: None,
+            front_socket=self._front_socket,
         )
         self.loop.register(self._wakeup, select.EPOLLIN, self._run_calls)
         self._ready.set()
@@ -390,6 +398,7 @@ def policy(
     policy_id: str = POLICY,
     revision: int = 1,
     allow_all: bool = False,
+    allow_devbox_to_devbox: bool = False,
     cidrs: Sequence[str] = (),
 ) -> PolicyDocument:
     return PolicyDocument(
@@ -398,6 +407,7 @@ def policy(
         number=16 if policy_id == POLICY else 17,
         revision=revision,
         allow_all=allow_all,
+        allow_devbox_to_devbox=allow_devbox_to_devbox,
         allowed_hostnames=hostnames,
         allowed_cidrs=tuple(CidrDocument(cidr, 100 + index) for index, cidr in enumerate(cidrs)),
     )
@@ -410,11 +420,13 @@ BOXES = (
 
 
 @contextmanager
-def running(limits: RelayLimits | None = None) -> Iterator[tuple[Net, Router]]:
+def running(
+    limits: RelayLimits | None = None, context: HostContext | None = None, front_socket: str | None = None
+) -> Iterator[tuple[Net, Router]]:
     net = Net()
     try:
         net.make()
-        router = Router(net, limits)
+        router = Router(net, limits, context, front_socket)
         router.start()
         try:
             yield net, router

@@ -385,7 +385,7 @@ def test_the_end_of_the_entrypoint_is_the_end_of_the_devbox(world: World) -> Non
             # Followed by the next agent as well.
             await asyncio.sleep(30)
             assert world.phase("a") == "running"
-            world.runtime.end_execution("a", "entrypoint-1", 0)
+            world.runtime.end_execution("a", "entrypoint-1-1", 0)
             await world.until_phase("a", "shutdown")
 
     run(scenario())

@@ -10,10 +10,13 @@ import msgspec
 import pytest
 
 from outgate.agent.executions import Executions
+from outgate.agent.files import Files
 from outgate.agent.flowlog import FlowLog, FlowPage
 from outgate.agent.http import build_app
 from outgate.agent.serving import bind_unix, serve_unix
-from outgate.client.agent_gateway import AgentHttpGateway, AgentUnreachableError
+from outgate.agent.snapshots import Snapshots
+from outgate.client.agent_gateway import AgentHttpGateway
+from outgate.client.agent_streams import AgentUnreachableError
 from outgate.client.transport import unix_url
 from outgate.model.desired import ExecutionRequest, FlowRecord, HostReport
 from outgate.runtime.base import ObservedSandbox, SandboxPhase
@@ -35,7 +38,14 @@ def make_runtime() -> FakeRuntime:
 async def open_client(
     runtime: FakeRuntime, flows: FlowLog | None = None, token: str = TOKEN
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(Executions(runtime), flows or FlowLog(), lambda: REPORT, TOKEN)
+    app = build_app(
+        Executions(runtime),
+        flows or FlowLog(),
+        lambda: REPORT,
+        TOKEN,
+        snapshots=Snapshots(runtime),
+        files=Files(runtime),
+    )
     headers = {"authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://agent", headers=headers
@@ -70,7 +80,7 @@ def test_an_execution_is_started_once_read_and_killed() -> None:
                 assert "exit_status" not in started
             read = (await client.get("/v1/devboxes/a/executions/e1?wait_s=5&last_n=10")).json()
             assert (read["status"], read["stdout"]) == ("running", "stdout of e1\n")
-            killed = (await client.post("/v1/devboxes/a/executions/e1/kill")).json()
+            killed = (await client.post("/v1/devboxes/a/executions/e1/kill", content=b"{}")).json()
             assert (killed["status"], killed["exit_status"]) == ("completed", 137)
 
     run_simulated(scenario())
@@ -82,7 +92,7 @@ def test_an_execution_is_started_once_read_and_killed() -> None:
     [
         ("POST", "/v1/devboxes/nobody/executions", b'{"execution_id":"e","command":"true"}', 404),
         ("GET", "/v1/devboxes/a/executions/nothing", b"", 404),
-        ("POST", "/v1/devboxes/a/executions/nothing/kill", b"", 404),
+        ("POST", "/v1/devboxes/a/executions/nothing/kill", b"{}", 404),
         ("POST", "/v1/devboxes/a/executions", b"{", 400),
         ("POST", "/v1/devboxes/a/executions", b'{"execution_id":"e"}', 400),
         ("POST", "/v1/devboxes/a/executions", b'{"execution_id":"e","command":"true","user":"root"}', 400),
@@ -127,7 +137,9 @@ def test_flows_and_status_are_read() -> None:
 async def serving(path: Path, runtime: FakeRuntime) -> AsyncIterator[AgentHttpGateway]:
     gateway = AgentHttpGateway(TOKEN)
     with bind_unix(path, mode=0o600) as bound:
-        app = build_app(Executions(runtime), FlowLog(), lambda: REPORT, TOKEN)
+        app = build_app(
+            Executions(runtime), FlowLog(), lambda: REPORT, TOKEN, snapshots=Snapshots(runtime), files=Files(runtime)
+        )
         task = asyncio.ensure_future(serve_unix(app, bound))
         try:
             yield gateway
@@ -153,7 +165,7 @@ def test_the_gateway_speaks_to_a_real_socket(tmp_path: Path) -> None:
             assert read.stdout == "stdout of e1\n"
             assert await gateway.start_execution(url, "nobody", ExecutionRequest("e1", "true")) is None
             assert await gateway.read_execution(url, "a", "e2", wait_s=0, last_n=5) is None
-            assert await gateway.kill_execution(url, "a", "../../v1/status") is None
+            assert await gateway.kill_execution(url, "a", "../../v1/status", is_group=True) is None
 
     asyncio.run(scenario())
 
@@ -167,7 +179,7 @@ def test_an_agent_that_is_not_there_or_does_not_know_us_is_unreachable(tmp_path:
         async with serving(tmp_path / "agent.sock", make_runtime()):
             stranger = AgentHttpGateway("another token")
             with pytest.raises(AgentUnreachableError, match="401"):
-                await stranger.kill_execution(unix_url(tmp_path / "agent.sock"), "a", "e")
+                await stranger.kill_execution(unix_url(tmp_path / "agent.sock"), "a", "e", is_group=True)
             await stranger.aclose()
 
     asyncio.run(scenario())

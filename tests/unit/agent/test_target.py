@@ -18,6 +18,7 @@ from outgate.agent.target import (
 )
 from outgate.dataplane.driver import check_state
 from outgate.model.desired import GateApply
+from outgate.model.flow import HostContext
 from support.agent_world import LAYOUT, make_document
 
 
@@ -26,7 +27,7 @@ def make_target(*placements: Placement, revision: int = 1, **hosts: tuple[str, .
     documents = [make_document(name, hosts=hosts.get(name, ())) for name in used]
     return Target(
         revision,
-        {document.id: prepare_enforcement(document) for document in documents},
+        {document.id: prepare_enforcement(document, HostContext()) for document in documents},
         {placement.devbox_id: placement for placement in placements},
     )
 
@@ -108,7 +109,7 @@ def test_policies_of_held_back_devboxes_are_held_back_too() -> None:
 
 def test_a_policy_that_does_not_parse_is_its_own_denial() -> None:
     broken = make_document(hosts=("allowed.example",), cidrs=("192.0.2.1/24",), allow_devbox_to_devbox=True)
-    policy = prepare_enforcement(broken)
+    policy = prepare_enforcement(broken, HostContext())
     assert "host bits" in policy.complaint
     assert policy == deny_policy(broken, policy.complaint)
     assert (policy.plan.live, policy.plan.port_cells, policy.document.allowed_hostnames) == (frozenset(), (), ())
@@ -119,7 +120,7 @@ def test_only_devboxes_of_policies_that_lost_a_grant_are_looked_through() -> Non
     documents = [make_document("npol_1", cidrs=("192.0.2.0/24",)), make_document("npol_2", cidrs=("192.0.2.0/24",))]
     before = Target(
         1,
-        {document.id: prepare_enforcement(document) for document in documents},
+        {document.id: prepare_enforcement(document, HostContext()) for document in documents},
         {"a": place("a", 0, "npol_1"), "b": place("b", 1, "npol_2")},
     )
     assert revoked_devboxes(before, {documents[1].allowed_cidrs[0].grant}) == {"b"}

@@ -161,7 +161,7 @@ def test_a_body_without_a_length_is_bounded_too(client: httpx.Client) -> None:
         ("GET", "/", 404, "no_such_route"),
         ("GET", "/v1/network-policies/", 404, "no_such_route"),
         ("GET", "/v1/nothing", 404, "no_such_route"),
-        ("POST", "/v1/devboxes/dbx_x/suspend", 404, "no_such_route"),
+        ("POST", "/v1/devboxes/dbx_x/hibernate", 404, "no_such_route"),
         ("GET", "/internal/v1/desired-state", 404, "no_such_route"),
         ("POST", "/internal/v1/report", 404, "no_such_route"),
         ("DELETE", "/v1/network-policies/npol_x", 405, "method_not_allowed"),

@@ -5,7 +5,8 @@ import msgspec
 import pytest
 
 from outgate.model.desired import DesiredState, HostReport
-from support.api_server import AGENT_URL, HOST_TOKEN, ApiServer
+from support.api_server import HOST_TOKEN, ApiServer
+from support.fake_commands import AGENT_URL
 
 
 def internal(server: ApiServer, token: str | None = HOST_TOKEN) -> httpx.Client:

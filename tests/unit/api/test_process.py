@@ -2,97 +2,34 @@
 
 import asyncio
 import contextlib
-import json
 import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from outgate.api import privileges, serve
 from outgate.api.privileges import Identity, drop_privileges
-from outgate.control.configuration import ApiSettings
 from outgate.control.services import Services
 from outgate.errors import HostNotCapableError
-from support.api_server import FakeGateway, listen_tcp, open_database
+from support.api_server import FakeGateway, listen_tcp, make_services, open_database
+from support.running_api import run
 
-PROGRAM = Path(__file__).parents[2] / "support" / "api_process.py"
 NOBODY = 65534
-KEY = "key-of-the-test"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give it up")
-
-
-class Running:
-    """A started api; its sockets belong to the test, as they belong to the supervisor in real life."""
-
-    def __init__(self, directory: Path, public: socket.socket, **environment: str) -> None:
-        self._internal = socket.socket(socket.AF_UNIX)
-        path = directory / f"api-{time.monotonic_ns()}.sock"
-        self._internal.bind(str(path))
-        self._internal.listen()
-        user = environment.pop("user", "")
-        url = f"sqlite:///{directory / 'outgate.db'}"
-        fds = (public.fileno(), self._internal.fileno())
-        arguments = [sys.executable, str(PROGRAM), url, str(fds[0]), str(fds[1]), environment.pop("key", KEY), user]
-        # A file and not a pipe, which would fill and stop the process while nobody reads.
-        self._log_path = directory / f"api-{time.monotonic_ns()}.log"
-        self._log = self._log_path.open("w")
-        paths = os.pathsep.join([str(PROGRAM.parents[1]), *sys.path])
-        self.process = subprocess.Popen(
-            arguments,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": paths, **environment},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.stderr()
-        self.said: dict[str, Any] = json.loads(line)
-        self.url = f"http://127.0.0.1:{public.getsockname()[1]}"
-
-    def client(self, key: str = KEY) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {key}"}, timeout=20)
-
-    def stderr(self) -> str:
-        return self._log_path.read_text()
-
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.end(signal.SIGKILL)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._log.close()
-        self._internal.close()
 
 
 @pytest.fixture
 def public() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as bound:
         yield bound
-
-
-@contextlib.contextmanager
-def run(directory: Path, public: socket.socket, **options: str) -> Iterator[Running]:
-    running = Running(directory, public, **options)
-    try:
-        yield running
-    finally:
-        running.close()
 
 
 def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: socket.socket) -> None:
@@ -184,6 +121,7 @@ def test_it_serves_without_any_privilege_and_without_reading_its_own_files(publi
                 assert int(status[name], 16) == 0
             with running.client() as client:
                 exercise(client)
+                exercise_resources(client)
             with httpx.Client(base_url=running.url, http1=False, http2=True, timeout=20) as client:
                 assert client.get("/healthz").status_code == 200
             assert running.end(signal.SIGTERM) == 0
@@ -192,9 +130,7 @@ def test_it_serves_without_any_privilege_and_without_reading_its_own_files(publi
             assert [line for line in opened if not ("/outgate/api/" in line and line.endswith(".py"))] == []
         assert {path.owner() for path in directory.glob("outgate.db*")} == {"nobody"}
     finally:
-        for path in directory.iterdir():
-            path.unlink()
-        directory.rmdir()
+        shutil.rmtree(directory)
 
 
 def exercise(client: httpx.Client) -> None:
@@ -219,6 +155,20 @@ def exercise(client: httpx.Client) -> None:
     assert httpx.get(str(client.base_url).rstrip("/") + "/v1/accounts/me").status_code == 401
 
 
+def exercise_resources(client: httpx.Client) -> None:
+    """A little of storage objects, secrets, configurations and keys."""
+    made = client.post("/v1/objects", json={"name": "o", "content_type": "text"}).json()
+    assert httpx.put(made["upload_url"], content=b"bytes").status_code == 200
+    assert client.post(f"/v1/objects/{made['id']}/complete").status_code == 200
+    link = client.get(f"/v1/objects/{made['id']}/download").json()["download_url"]
+    for headers in ({}, {"range": "bytes=1-2"}):
+        assert httpx.get(link, headers=headers).is_success
+    assert client.post("/v1/secrets", json={"name": "S", "value": "v"}).status_code == 200
+    body = {"name": "g", "endpoint": "https://a.example", "auth_mechanism": {"type": "bearer"}}
+    assert client.post("/v1/gateway-configs", json=body).status_code == 200
+    assert client.post("/v1/apikeys", json={}).status_code == 200
+
+
 def test_half_an_api_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_services: Services) -> None:
         raise ZeroDivisionError
@@ -227,7 +177,7 @@ def test_half_an_api_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     async def run_it() -> None:
         with open_database(f"sqlite:///{tmp_path / 'outgate.db'}") as database:
-            services = Services(ApiSettings(), database, FakeGateway())
+            services = make_services(tmp_path, database, FakeGateway())
             with listen_tcp() as bound:
                 listeners = serve.Applications.make().listen(services, [bound], [])
                 await serve.serve_services(services, listeners, asyncio.Event(), lambda: None)

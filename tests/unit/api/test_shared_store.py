@@ -1,5 +1,6 @@
 """Two api processes on one PostgreSQL: what one answered the other knows, and hosts may report to either."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,3 +113,24 @@ def test_keys_revoked_by_one_are_refused_by_the_other(
     revoke_key(servers[1].database, key.id, wall_ms())
     assert clients[0].get(POLICIES).status_code == 401
     assert clients[1].post(POLICIES, json={"name": "p"}).status_code == 401
+
+
+def test_an_idle_devbox_is_suspended_once_whoever_looks_and_activity_elsewhere_counts(
+    servers: tuple[ApiServer, ApiServer], clients: list[httpx.Client]
+) -> None:
+    first, second = clients
+    launch = {"after_idle": {"idle_time_seconds": 2, "on_idle": "suspend"}}
+    box = first.post("/v1/devboxes/create_and_await_running", json={"launch_parameters": launch}).json()
+    path = f"/v1/devboxes/{box['id']}"
+    for _ in range(4):
+        servers[1].call(lambda: servers[1].services.activity.note(box["id"], wall_ms()))
+        time.sleep(1)
+        assert first.get(path).json()["status"] == "running"
+    waited = second.post(f"{path}/wait_for_status", json={"statuses": ["suspended"], "timeout_seconds": 15})
+    assert waited.status_code == 200, waited.text
+    history = [entry["status"] for entry in first.get(path).json()["state_transitions"]]
+    assert history == ["provisioning", "running", "suspending", "suspended"]
+    assert first.post(f"{path}/resume").json()["status"] == "provisioning"
+    assert second.post(f"{path}/wait_for_status", json={"statuses": ["running"]}).status_code == 200
+    assert first.get(f"{path}/usage").json()["total_active_seconds"] >= 4
+    assert first.post(f"{path}/shutdown").json()["status"] == "shutdown"

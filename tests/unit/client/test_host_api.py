@@ -34,7 +34,7 @@ class Api:
         return self.answer
 
     def app(self) -> Starlette:
-        paths = ("/internal/v1/desired-state", "/internal/v1/report")
+        paths = ("/internal/v1/desired-state", "/internal/v1/report", "/internal/v1/objects/{id}")
         return Starlette(routes=[Route(path, self.handle, methods=["GET", "POST"]) for path in paths])
 
 
@@ -91,5 +91,48 @@ def test_an_api_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
                 await client.report(REPORT)
             with pytest.raises(PeerUnreachableError):
                 await client.fetch_desired_state(0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_an_object_comes_as_a_stream(tmp_path: Path) -> None:
+    api = Api()
+    content = bytes(range(256)) * 4000
+
+    async def scenario() -> None:
+        api.answer = Response(content)
+        async with talking(tmp_path / "api.sock", api) as client, client.open_object("obj_1") as stream:
+            assert stream.size_bytes == len(content)
+            assert b"".join([piece async for piece in stream]) == content
+        assert api.asked[-1][2] == "Bearer token"
+
+    asyncio.run(scenario())
+
+
+def test_an_object_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    api = Api()
+
+    async def scenario() -> None:
+        api.answer = Response(b'{"message": "Object obj_1 not found.", "code": "object_not_found"}', 404)
+        async with talking(tmp_path / "api.sock", api) as client:
+            with pytest.raises(PeerRefusedError, match="not found"):
+                async with client.open_object("obj_1"):
+                    pass
+
+    asyncio.run(scenario())
+
+
+def test_an_object_that_breaks_off_is_not_taken_for_whole(tmp_path: Path) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort")
+        writer.close()
+
+    async def scenario() -> None:
+        path = tmp_path / "api.sock"
+        async with await asyncio.start_unix_server(cut, path), HostApiClient(unix_url(path), "token") as client:
+            with pytest.raises(PeerUnreachableError, match="broke off"):
+                async with client.open_object("obj_1") as stream:
+                    [piece async for piece in stream]
 
     asyncio.run(scenario())

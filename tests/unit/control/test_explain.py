@@ -5,8 +5,8 @@ import pytest
 from outgate.control.accounts import create_account
 from outgate.control.callers import Caller
 from outgate.control.calls import Call
+from outgate.control.devbox_creation import create_devbox
 from outgate.control.devbox_input import DevboxInput
-from outgate.control.devboxes import create_devbox
 from outgate.control.errors import NotFoundError
 from outgate.control.explain import Explanation, Question, explain
 from outgate.control.hosts import ensure_host

@@ -10,9 +10,10 @@ from outgate.control.accounts import create_account
 from outgate.control.callers import Caller
 from outgate.control.calls import Call
 from outgate.control.configuration import ApiSettings, DefaultPolicy
-from outgate.control.devbox_input import DevboxInput, LaunchInput
+from outgate.control.devbox_creation import create_devbox
+from outgate.control.devbox_input import DevboxInput
 from outgate.control.devbox_reading import get_devbox
-from outgate.control.devboxes import create_devbox, keep_devbox_alive, shut_down_devbox
+from outgate.control.devboxes import keep_devbox_alive, shut_down_devbox
 from outgate.control.enforcement import Enforcement, await_enforcement
 from outgate.control.errors import HostUnavailableError
 from outgate.control.health import observe_health
@@ -39,7 +40,7 @@ def call(services: Services) -> Call:
 
 
 def under(policy_id: str | None) -> DevboxInput:
-    return DevboxInput(launch=LaunchInput(network_policy_id=policy_id))
+    return DevboxInput(launch={} if policy_id is None else {"network_policy_id": policy_id})
 
 
 def report(enforced: int, *devboxes: ObservedDevbox, ready: bool = True) -> HostReport:
@@ -85,7 +86,7 @@ def test_an_ended_devbox_is_told_until_its_host_has_let_go_of_it(services: Servi
         box = await create_devbox(services, call, under(None))
         started = await desired(services, host, 0)
         assert [p.id for p in started.policies] == ["npol_default_allow_all"]
-        await shut_down_devbox(services, call, box.id)
+        await shut_down_devbox(services, call, box.id, force=False)
 
         ended = await desired(services, host, started.revision)
         assert [(d.id, d.phase) for d in ended.devboxes] == [(box.id, DesiredPhase.SHUTDOWN)]
@@ -167,7 +168,8 @@ def test_some_hosts_enforce_and_some_do_not(services: Services, host: HostRow) -
 def test_what_a_host_enforces_is_found_in_the_store_after_a_restart(services: Services, host: HostRow) -> None:
     async def run() -> Enforcement:
         await take_report(services, host, report(7), NOW_MS)
-        restarted = Services(ApiSettings(enforce_wait_s_max=0.2), services.database, services.gateway)
+        settings = ApiSettings(enforce_wait_s_max=0.2)
+        restarted = Services(settings, services.database, services.gateway, services.keys, services.objects)
         return await await_enforcement(restarted, 7, {host.id: 1})
 
     assert asyncio.run(run()) == Enforcement(1, 1)
@@ -225,7 +227,7 @@ def test_the_emptiest_ready_host_is_chosen(services: Services, host: HostRow, ca
 
 def test_a_devbox_ends_when_its_time_is_up_and_not_before(services: Services, host: HostRow, call: Call) -> None:
     async def run() -> None:
-        given = DevboxInput(launch=LaunchInput(keep_alive_time_seconds=10))
+        given = DevboxInput(launch={"keep_alive_time_seconds": 10})
         box, kept = [await create_devbox(services, call, given) for _ in range(2)]
         await keep_devbox_alive(services, replace(call, now_ms=NOW_MS + 5_000), kept.id)
         await sweep(services, NOW_MS + 9_999, is_cleaning_due=False)

@@ -6,6 +6,7 @@ from outgate.control.policy_input import CidrInput, PolicyInput, PortInput, chec
 from outgate.core.compile import PolicyTooComplexError
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import Protocol
+from outgate.model.flow import HostContext
 
 HOSTNAMES = {
     "": "A host name must not be empty; leave the entry out instead.",
@@ -136,6 +137,6 @@ def test_rules_that_no_kernel_table_holds_are_refused() -> None:
     change = parse_policy_input(PolicyInput(allowed_cidrs=entries))
     assert change.allowed_cidrs is not None
     with pytest.raises(InvalidValueError) as caught:
-        check_complexity(change.allowed_cidrs)
+        check_complexity(change.allowed_cidrs, HostContext())
     assert (caught.value.field, caught.value.code) == ("allowed_cidrs", PolicyTooComplexError.code)
-    check_complexity(change.allowed_cidrs[:100])
+    check_complexity(change.allowed_cidrs[:100], HostContext())

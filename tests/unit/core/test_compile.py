@@ -170,8 +170,8 @@ def test_a_hidden_rules_grant_stays_live() -> None:
 BAD_GRANTS = {
     "too few": ((100,), "1 grants for 2 CIDR rules of policy npol_1"),
     "too many": ((100, 101, 102), "3 grants for 2 CIDR rules of policy npol_1"),
-    "below the first": ((100, GRANT_FIRST - 1), "grant 15 of policy npol_1 lies outside 16..2147483647"),
-    "beyond the last": ((GRANT_LAST + 1, 100), "grant 2147483648 of policy npol_1 lies outside 16..2147483647"),
+    "below the first": ((100, GRANT_FIRST - 1), "grant 15 of policy npol_1 lies outside 16..1073741823"),
+    "beyond the last": ((GRANT_LAST + 1, 100), "grant 1073741824 of policy npol_1 lies outside 16..1073741823"),
 }
 
 

@@ -368,6 +368,8 @@ def test_every_reason_that_a_policy_can_give_has_a_case() -> None:
         D.HANDSHAKE_TIMEOUT, D.HANDSHAKE_TOO_LONG, D.RESOURCE_LIMIT, D.UNKNOWN_DEVBOX,
         # The wildcard budget's, and an address that only names resolve to.
         D.WILDCARD_BUDGET, D.FLOOR_UNIQUE_LOCAL,
+        # Tunnels' (test_decide_tunnels.py).
+        A.DEVBOX_TO_DEVBOX, D.TUNNEL_NOT_ALLOWED, D.TUNNEL_OF_OTHERS, D.NO_TUNNEL,
     }  # fmt: skip
     assert {case.reason for case in CASES.values()} == {*AllowReason, *DenyReason} - elsewhere
 

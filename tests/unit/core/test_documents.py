@@ -105,12 +105,12 @@ REFUSALS: dict[str, tuple[PolicyDocument, str, str]] = {
     "a grant below the first": (
         document(cidrs=[CidrDocument("8.0.0.0/8", 15)]),
         "allowed_cidrs[0].grant",
-        "grant is 15; it is 16 to 2147483647.",
+        "grant is 15; it is 16 to 1073741823.",
     ),
     "a grant beyond the last": (
         document(cidrs=[CidrDocument("8.0.0.0/8", 1), CidrDocument("8.0.0.0/8", GRANT_LAST + 1)][1:]),
         "allowed_cidrs[0].grant",
-        "grant is 2147483648; it is 16 to 2147483647.",
+        "grant is 1073741824; it is 16 to 1073741823.",
     ),
     "number 0": (document(number=0), "number", "number is 0; it is 1 to 2147483646."),
     "a number whose allow_all grant would be the mark of a reset flow": (

@@ -1,6 +1,7 @@
 """The ruleset, compared as a whole. To accept a change: ``OUTGATE_WRITE_GOLDEN=1 pytest``, then read the diff."""
 
 import os
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
@@ -65,6 +66,7 @@ PINS = (
     [
         ("empty.nft", render_replacement(LAYOUT, OPTIONS, RouterState())),
         ("full.nft", render_replacement(LAYOUT, OPTIONS, FULL, PINS)),
+        ("tunnels.nft", render_replacement(LAYOUT, replace(OPTIONS, has_tunnels=True), FULL, PINS)),
         ("new_policies.nft", render_new_policies([18, 17])),
         ("removed_policies.nft", render_removed_policies([18, 17])),
     ],
@@ -72,6 +74,19 @@ PINS = (
 )
 def test_the_whole_text(name: str, text: str) -> None:
     check_golden(name, text)
+
+
+def test_tunnels_add_four_lines_and_change_none() -> None:
+    without = (GOLDEN / "full.nft").read_text(encoding="utf-8").splitlines()
+    added = (GOLDEN / "tunnels.nft").read_text(encoding="utf-8").splitlines()
+    for line in without:
+        added.remove(line)
+    assert [line.strip() for line in added] == [
+        f"ip daddr {LAYOUT.gateway4} tcp dport {{ 80, 443 }} goto name_bound",
+        f"ip6 daddr {LAYOUT.gateway6} tcp dport {{ 80, 443 }} goto name_bound",
+        f"ip daddr {LAYOUT.gateway4} tcp dport {{ 80, 443 }} goto relay4",
+        f"ip6 daddr {LAYOUT.gateway6} tcp dport {{ 80, 443 }} goto relay6",
+    ]
 
 
 def test_the_text_does_not_depend_on_the_order_of_what_it_is_made_of() -> None:

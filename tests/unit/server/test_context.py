@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from outgate.dataplane.gate_config import host_context as gate_context
 from outgate.errors import SettingError
 from outgate.server.agent_process import gate_config
 from outgate.server.context import api_settings, check_names, find_resolvers, host_context
+from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import choose_pool
 from outgate.server.identity import find_api_identity
 from outgate.settings import load_settings
@@ -21,6 +23,7 @@ from support.agent_world import LAYOUT
         ("OUTGATE_AGENT_GATEWAY_HOSTS", "http://gateway.example"),
         ("OUTGATE_MCP_GATEWAY_HOSTS", "*"),
         ("OUTGATE_MIRROR_HOSTS", "10.0.0.1"),
+        ("OUTGATE_MIRROR_HOSTS", "mirror.example,10.0.0.1/8"),
         ("OUTGATE_TUNNEL_DOMAIN", "tunnel example"),
         ("OUTGATE_API_KEY", "sixteen and more characters"),
     ],
@@ -35,7 +38,7 @@ def test_a_name_that_is_none_is_blamed_on_its_variable(
 
 def test_names_reach_api_and_gate_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTGATE_INTERNAL_ZONES", "Corp.Example.")
-    monkeypatch.setenv("OUTGATE_MIRROR_HOSTS", "*.mirror.example")
+    monkeypatch.setenv("OUTGATE_MIRROR_HOSTS", "*.mirror.example,10.9.0.0/16:443")
     monkeypatch.setenv("OUTGATE_ADDRESS_BOUND", "false")
     monkeypatch.setenv("OUTGATE_DEFAULT_POLICY", "deny_all")
     monkeypatch.setenv("OUTGATE_UPSTREAM_DNS", "192.0.2.53,[2001:db8::53]:54")
@@ -47,7 +50,10 @@ def test_names_reach_api_and_gate_alike(monkeypatch: pytest.MonkeyPatch) -> None
     assert api_settings(settings).default_policy.value == "deny_all"
     config = gate_config(settings, LAYOUT)
     assert config.internal_zones == ("Corp.Example.",)
-    assert config.mirror_hosts == ("*.mirror.example",)
+    assert config.mirror_hosts == ("*.mirror.example", "10.9.0.0/16:443")
+    assert gate_context(config).mirror_hosts == context.mirror_hosts
+    assert gate_context(config).mirror_cidrs == context.mirror_cidrs
+    assert [str(rule) for rule in context.mirror_cidrs] == ["10.9.0.0/16 tcp+udp/443"]
     assert config.address_bound is False
     assert config.resolvers == ("192.0.2.53:53", "[2001:db8::53]:54")
     assert config.denied_answer.value == "refused"
@@ -109,3 +115,18 @@ def test_a_pool_in_use_is_not_given_up() -> None:
     with pytest.raises(SettingError, match=r"OUTGATE_DEVBOX_NETWORK4 is 10\.80\.0\.0/20, but devboxes"):
         choose_pool(POOL, OTHER, has_devboxes=True)
     assert choose_pool(POOL, None, has_devboxes=True) == POOL
+
+
+def test_changes_of_the_lists_behind_flags_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def count(hosts: str) -> int:
+        monkeypatch.setenv("OUTGATE_MIRROR_HOSTS", hosts)
+        return count_endpoint_changes(load_settings(state_dir=tmp_path))
+
+    (tmp_path / "agent").mkdir()
+    first = count("a.example")
+    assert count("a.example") == first
+    assert count("a.example,10.0.0.0/8") == first + 1
+    assert count("a.example") == first + 2
+    (tmp_path / "agent" / "endpoints.json").write_text("{")
+    count("a.example")
+    assert count("a.example") == count("a.example")

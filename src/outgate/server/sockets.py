@@ -1,0 +1,91 @@
+"""The sockets that the supervisor holds open for its children."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from outgate.agent.serving import bind_unix
+from outgate.server.api_process import bind_public, bind_ssh
+from outgate.server.identity import find_front_identity
+from outgate.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDoors:
+    """The front's listeners, and those where the api answers it: about tunnels, and what is for terminals."""
+
+    inside: socket.socket
+    https: socket.socket
+    http: socket.socket | None
+    api: socket.socket
+    pty: socket.socket
+
+    def arguments(self, ssh: socket.socket | None) -> tuple[str, ...]:
+        """The front's own arguments. ``ssh`` is where the SSH server listens."""
+        named = {"--inside-fd": self.inside, "--https-fd": self.https, "--http-fd": self.http}
+        pairs = [(name, str(bound.fileno())) for name, bound in named.items() if bound is not None]
+        if ssh is not None:
+            host, port = ssh.getsockname()[:2]
+            pairs += [("--ssh-host", host), ("--ssh-port", str(port))]
+        return tuple(word for pair in pairs for word in pair)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What it inherits."""
+        return tuple(bound.fileno() for bound in (self.inside, self.https, self.http) if bound is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedSockets:
+    """All of them. ``front`` is None where tunnels are off."""
+
+    public: socket.socket
+    internal: socket.socket
+    ssh: socket.socket | None
+    front: FrontDoors | None
+
+    def api_arguments(self) -> tuple[str, ...]:
+        """The api's own arguments."""
+        return tuple(word for name, bound in self._of_api() for word in (name, str(bound.fileno())))
+
+    def api_descriptors(self) -> tuple[int, ...]:
+        """What it inherits."""
+        return tuple(bound.fileno() for _, bound in self._of_api())
+
+    def _of_api(self) -> tuple[tuple[str, socket.socket], ...]:
+        front = self.front
+        named = {
+            "--public-fd": self.public,
+            "--internal-fd": self.internal,
+            "--ssh-fd": self.ssh,
+            "--front-fd": None if front is None else front.api,
+            "--pty-fd": None if front is None else front.pty,
+        }
+        return tuple((name, bound) for name, bound in named.items() if bound is not None)
+
+
+@contextmanager
+def bind_sockets(settings: Settings) -> Iterator[SupervisedSockets]:
+    """Every socket of the installation, for the length of the block. Raises SettingError and OSError."""
+    with ExitStack() as stack:
+        public = stack.enter_context(bind_public(settings.listen))
+        internal = stack.enter_context(bind_unix(settings.api_socket, mode=0o600))
+        ssh = bind_ssh(settings)
+        if ssh is not None:
+            stack.enter_context(ssh)
+        yield SupervisedSockets(public, internal, ssh, _bind_front(settings, stack))
+
+
+def _bind_front(settings: Settings, stack: ExitStack) -> FrontDoors | None:
+    if settings.tunnel_domain is None:
+        return None
+    http = settings.tunnel_http_listen
+    front_group = find_front_identity(settings).gid
+    return FrontDoors(
+        # The gate is root, if a powerless one; nobody else may say who a devbox is.
+        inside=stack.enter_context(bind_unix(settings.inside_socket, mode=0o600)),
+        https=stack.enter_context(bind_public(settings.tls_listen, field="tunnel_listen")),
+        http=None if http is None else stack.enter_context(bind_public(http, field="tunnel_http_listen")),
+        api=stack.enter_context(bind_unix(settings.front_api_socket, mode=0o660, group=front_group)),
+        pty=stack.enter_context(bind_unix(settings.pty_socket, mode=0o660, group=front_group)),
+    )
