@@ -32,15 +32,13 @@ from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.privileges import die_with_parent, raise_descriptor_limit
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
-from outgate.runtime.engine import EngineKind, find_engine
-from outgate.runtime.oci import OciRuntime, OciSettings
-from outgate.server.certificates import read_authority
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
 from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import RECORDS, open_driver
 from outgate.server.identity import find_api_identity, find_front_identity, require_root
 from outgate.server.places import ensure_directories, ensure_host_token, locked
+from outgate.server.sandboxes import open_runtime
 from outgate.settings import Settings, load_settings
 
 
@@ -64,14 +62,6 @@ def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
         tunnel_domain=settings.tunnel_domain,
         front_socket=None if settings.tunnel_domain is None else str(settings.inside_socket),
     )
-
-
-def open_runtime(settings: Settings) -> OciRuntime:
-    """The sandboxes of this host. Raises :class:`HostNotCapableError`; call ``prepare`` before anything else."""
-    run_dir = settings.run_dir / "runtime"
-    engine = find_engine(EngineKind(settings.runtime.value), run_dir / settings.runtime.value)
-    authority = read_authority(settings)
-    return OciRuntime(OciSettings(engine, settings.runtime_dir, run_dir, settings.instance_id, authority))
 
 
 async def _work(settings: Settings) -> None:

@@ -12,10 +12,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from typing import Final
 
 from outgate.agent.serving import bind_unix
-from outgate.api.listener import REQUESTS_MAX
 from outgate.api.privileges import Identity
 from outgate.api.serve import HostToken, ResourcePlaces, ServeConfig, Serving, run_api
 from outgate.api.ssh_server import SshPlaces
@@ -36,9 +34,9 @@ from outgate.server.places import (
     make_first_key,
     read_api_key,
 )
-from outgate.settings import Settings, SocketAddress, SshListen, load_settings, variable_of
+from outgate.server.sockets import bind_public, bind_ssh
+from outgate.settings import Settings, SocketAddress, load_settings
 
-SSH_PORT: Final = 2222
 HOST_NAME = "local"
 """The host whose agent shares this installation's state directory."""
 
@@ -60,34 +58,6 @@ def serve_config(settings: Settings, ssh: socket.socket | None = None) -> ServeC
         host=HostToken(HOST_NAME, token),
         identity=find_api_identity(settings) if os.geteuid() == 0 else None,
     )
-
-
-def bind_public(address: SocketAddress, *, field: str = "listen") -> socket.socket:
-    """The listening socket that the setting ``field`` asks for. Raises :class:`SettingError` when it cannot be had."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((address.host, address.port))
-    except OSError as error:
-        bound.close()
-        raise SettingError(f"{variable_of(field)} is {address}, which cannot be had: {error.strerror}.") from error
-    bound.listen(REQUESTS_MAX)
-    return bound
-
-
-def bind_ssh(settings: Settings) -> socket.socket | None:
-    """The SSH server's listening socket; None where it is off. Raises :class:`SettingError` when it cannot be had."""
-    wanted = settings.ssh_listen
-    if wanted is SshListen.OFF:
-        return None
-    if isinstance(wanted, SocketAddress):
-        return bind_public(wanted, field="ssh_listen")
-    try:
-        return bind_public(SocketAddress(settings.listen.host, SSH_PORT), field="ssh_listen")
-    except SettingError:
-        # Another installation's, perhaps; where this one listens is said with each key that it makes.
-        return bind_public(SocketAddress(settings.listen.host, 0), field="ssh_listen")
 
 
 def terminal_serving(settings: Settings, ssh: socket.socket | None, pty: socket.socket | None) -> TerminalServing:

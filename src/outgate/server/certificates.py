@@ -26,7 +26,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from outgate import clock
 from outgate.errors import SettingError
+from outgate.front.tls import TlsContexts, load_contexts
+from outgate.model.names import DomainName
 from outgate.runtime.stock import TrustedAuthority
 from outgate.settings import Settings, variable_of
 
@@ -275,3 +278,10 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
     finally:
         os.close(descriptor)
     draft.replace(path)
+
+
+def load_tls(settings: Settings, domain: DomainName) -> TlsContexts:
+    """What the front serves with. Raises :class:`SettingError` and OSError."""
+    files = ensure_tls_files(settings, domain, clock.wall_ms())
+    names = TlsNames(domain)
+    return load_contexts(files.certificate, files.key, names.api, names.ssh)

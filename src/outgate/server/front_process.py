@@ -16,28 +16,18 @@ from contextlib import ExitStack
 import structlog
 import uvloop
 
-from outgate import clock
 from outgate.api.privileges import allow_many_files, drop_privileges
 from outgate.client.transport import unix_url
 from outgate.dataplane.privileges import die_with_parent
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.front.front import FrontConfig, run_front
 from outgate.front.listeners import FrontSockets
-from outgate.front.tls import TlsContexts, load_contexts
 from outgate.logs import configure_logs
-from outgate.model.names import DomainName
-from outgate.server.certificates import TlsNames, ensure_tls_files
+from outgate.server.certificates import load_tls
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import find_tunnel_domain, reachable
 from outgate.server.identity import find_front_identity
 from outgate.settings import Settings, SocketAddress, load_settings, variable_of
-
-
-def load_tls(settings: Settings, domain: DomainName) -> TlsContexts:
-    """What the front serves with. Raises :class:`SettingError` and OSError."""
-    files = ensure_tls_files(settings, domain, clock.wall_ms())
-    names = TlsNames(domain)
-    return load_contexts(files.certificate, files.key, names.api, names.ssh)
 
 
 def front_config(settings: Settings, sockets: FrontSockets, ssh: SocketAddress | None) -> FrontConfig:

@@ -20,9 +20,9 @@ from outgate.dataplane.probe import probe_host, require_capable_host
 from outgate.errors import OutgateError
 from outgate.logs import configure_logs
 from outgate.runtime.engine import EngineKind, find_engine
+from outgate.server.certificates import load_tls
 from outgate.server.children import Child, ChildPlan
 from outgate.server.context import check_names, find_resolvers, find_tunnel_domain, reachable
-from outgate.server.front_process import load_tls
 from outgate.server.identity import find_api_identity, find_front_identity, require_root
 from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
 from outgate.server.sockets import SupervisedSockets, bind_sockets

@@ -1,14 +1,22 @@
-"""The sockets that the supervisor holds open for its children."""
+"""The sockets that the supervisor holds open for its children.
+
+Imports nothing of what the children are made of: the supervisor would take seconds more to start.
+"""
 
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from outgate.agent.serving import bind_unix
-from outgate.server.api_process import bind_public, bind_ssh
+from outgate.errors import SettingError
 from outgate.server.identity import find_front_identity
-from outgate.settings import Settings
+from outgate.settings import Settings, SocketAddress, SshListen, variable_of
+
+SSH_PORT: Final = 2222
+_BACKLOG: Final = 4096
+"""Clients that wait to be accepted while the api starts anew. The kernel's somaxconn may allow fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,34 @@ class SupervisedSockets:
             "--pty-fd": None if front is None else front.pty,
         }
         return tuple((name, bound) for name, bound in named.items() if bound is not None)
+
+
+def bind_public(address: SocketAddress, *, field: str = "listen") -> socket.socket:
+    """The listening socket that the setting ``field`` asks for. Raises :class:`SettingError` when it cannot be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((address.host, address.port))
+    except OSError as error:
+        bound.close()
+        raise SettingError(f"{variable_of(field)} is {address}, which cannot be had: {error.strerror}.") from error
+    bound.listen(_BACKLOG)
+    return bound
+
+
+def bind_ssh(settings: Settings) -> socket.socket | None:
+    """The SSH server's listening socket; None where it is off. Raises :class:`SettingError` when it cannot be had."""
+    wanted = settings.ssh_listen
+    if wanted is SshListen.OFF:
+        return None
+    if isinstance(wanted, SocketAddress):
+        return bind_public(wanted, field="ssh_listen")
+    try:
+        return bind_public(SocketAddress(settings.listen.host, SSH_PORT), field="ssh_listen")
+    except SettingError:
+        # Another installation's, perhaps; where this one listens is said with each key that it makes.
+        return bind_public(SocketAddress(settings.listen.host, 0), field="ssh_listen")
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from outgate.dataplane.linux import teardown_instance
 from outgate.logs import configure_logs
 from outgate.model.desired import ObservedPhase
 from outgate.runtime.oci import OciRuntime
-from outgate.server.agent_process import open_runtime
 from outgate.server.host_network import POOL_FILE, RECORDS
 from outgate.server.identity import require_root
 from outgate.server.places import locked
+from outgate.server.sandboxes import open_runtime
 from outgate.settings import Settings
 
 _DETAIL = "The host was torn down."

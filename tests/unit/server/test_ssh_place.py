@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from outgate.errors import SettingError
-from outgate.server.api_process import bind_ssh, find_ssh_host
+from outgate.server.api_process import find_ssh_host
+from outgate.server.sockets import bind_ssh
 from outgate.settings import Settings, SocketAddress, SshListen, load_settings
 
 
