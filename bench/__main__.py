@@ -1,4 +1,4 @@
-"""`python -m bench [--out DIR] [--only WORD]`: measure every row, print the table, write JSON and chart."""
+"""`python -m bench [--out DIR] [--only WORD] [--streams N]`: measure every row, print the table, write JSON and chart."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import control, flows, names, packets
+from bench import control, flows, names, packets, streams
 from bench.namespaces import run
 from bench.report import Row, show, write
 from bench.world import World, gateway_of, world
@@ -24,7 +24,7 @@ def gate_rss_kib(serve_pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
+def measures(seen: World, stream_count: int) -> dict[str, Callable[[], list[Row]]]:
     """The groups of rows by name, in the order in which they disturb each other least."""
     return {
         "kernel": lambda: flows.kernel_flows(seen),
@@ -35,6 +35,7 @@ def measures(seen: World) -> dict[str, Callable[[], list[Row]]]:
         "api": lambda: control.api(seen),
         "start": lambda: control.starts(seen),
         "tighten": lambda: control.tighten(seen),
+        "streams": lambda: streams.streams(seen, stream_count),
         "update": lambda: control.updates(seen, UPDATE_COUNTS),
     }
 
@@ -43,13 +44,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     parser.add_argument("--only", action="append", default=[], help="a group of rows; may be repeated")
+    parser.add_argument("--streams", type=int, default=50, help="devboxes of the group streams")
     arguments = parser.parse_args()
     console = Console()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="outgate-bench-") as folder:
         Path(folder).chmod(0o711)  # the api, which is nobody in particular, must pass
         with world(Path(folder)) as seen:
-            for name, measure in measures(seen).items():
+            for name, measure in measures(seen, arguments.streams).items():
                 if not arguments.only or name in arguments.only:
                     console.print(f"measuring {name} …")
                     found = measure()

@@ -17,24 +17,29 @@ from matplotlib import pyplot as plt
 class Row:
     """One promise of the design's speed table and what this run saw of it.
 
-    ``owed`` is a lower bound when ``at_least``, else an upper one, in ``unit``. ``detail`` says what was
-    compared with what, with the absolute figures of this run (which mean nothing on another machine).
+    ``owed`` is a lower bound when ``at_least``, else an upper one, in ``unit``; None promises nothing, the row is
+    for information. ``detail`` says what was compared with what, with the absolute figures of this run (which mean
+    nothing on another machine).
     """
 
     name: str
     measured: float
-    owed: float
+    owed: float | None
     at_least: bool
     unit: str
     detail: str
 
     @property
     def holds(self) -> bool:
+        if self.owed is None:
+            return True
         return self.measured >= self.owed if self.at_least else self.measured <= self.owed
 
     @property
     def share_of_owed(self) -> float:
-        """1.0 is just what is owed; more is better, whichever way the bound points."""
+        """1.0 is just what is owed, as where nothing is; more is better, whichever way the bound points."""
+        if self.owed is None:
+            return 1.0
         if self.at_least:
             return self.measured / self.owed
         return self.owed / self.measured if self.measured > 0 else 10.0
@@ -46,8 +51,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for column in ("what", "measured", "owed", "", "detail"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        bound = f"{'≥' if row.at_least else '≤'} {row.owed:g} {row.unit}"
-        table.add_row(row.name, f"{row.measured:.3g} {row.unit}", bound, "ok" if row.holds else "MISSES", row.detail)
+        bound = "nothing" if row.owed is None else f"{'≥' if row.at_least else '≤'} {row.owed:g} {row.unit}"
+        verdict = "" if row.owed is None else "ok" if row.holds else "MISSES"
+        table.add_row(row.name, f"{row.measured:.3g} {row.unit}", bound, verdict, row.detail)
     console.print(table)
     for row in rows:
         if not row.holds:

@@ -191,6 +191,7 @@ class ApiServer:
         self.socket_path = directory / "api.sock"
         self.agent = FakeAgent(self.socket_path)
         self.has_agent = True
+        self.applications = Applications.make()
         self.besides: Callable[[], Sequence[Coroutine[Any, Any, None]]] = tuple
         """What else the api's loop runs meanwhile."""
         self._public = listen_tcp()
@@ -232,7 +233,7 @@ class ApiServer:
         self._stop = asyncio.Event()
         agent = asyncio.ensure_future(self.agent.run()) if self.has_agent else None
         try:
-            listeners = Applications.make().listen(self.services, [self._public], [self._internal])
+            listeners = self.applications.listen(self.services, [self._public], [self._internal])
             await serve_services(self.services, listeners, self._stop, self._serving.set, besides=self.besides())
         finally:
             if agent is not None:
