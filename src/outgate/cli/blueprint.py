@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
 from outgate.cli.output import errors, print_fields, print_json, print_line, print_note, print_table, render_time
-from outgate.cli.policy import find_policy_id
+from outgate.cli.policy_options import find_policy_id
+from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject, OutgateClient
 from outgate.errors import InvalidValueError, OutgateError
 
@@ -29,7 +29,9 @@ class BuildFailedError(OutgateError):
 
 
 @app.command("create")
+@with_server
 def create(
+    server: Server,
     name: Annotated[str, typer.Argument(help="Several blueprints may have it; the newest that was built counts.")],
     *,
     dockerfile: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="What to build.")] = None,
@@ -43,10 +45,6 @@ def create(
         str | None, typer.Option("--launch-policy", help="Its devboxes': an id or a name.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Show the log, and return once it is built.")] = True,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Build a blueprint. Its policy holds for everything that the build does."""
     body: dict[str, Any] = {"name": name, "system_setup_commands": setup or []}
@@ -57,34 +55,32 @@ def create(
     if context is not None:
         body["build_context"] = {"type": "object", "object_id": context}
     body["secrets"] = _pairs(secret, "--secret")
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         if policy is not None:
             body["network_policy_id"] = find_policy_id(client, policy)
         if launch_policy is not None:
             body["launch_parameters"] = {"network_policy_id": find_policy_id(client, launch_policy)}
         view = client.create_blueprint(body)
         if wait:
-            view = _await_built(client, view["id"], shows_log=not json)
-    _print_blueprint(view, json=json)
+            view = _await_built(client, view["id"], shows_log=not server.json)
+    _print_blueprint(view, json=server.json)
     if wait and view["status"] != "build_complete":
         raise BuildFailedError(f"{view['id']} was not built: {view.get('failure_detail') or view['failure_reason']}")
 
 
 @app.command("list")
+@with_server
 def list_(
+    server: Server,
     *,
     name: Annotated[str | None, typer.Option("--name")] = None,
     status: Annotated[str | None, typer.Option("--status", help="building, build_complete, …")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """The account's blueprints, newest first."""
     filters = {key: value for key, value in (("name", name), ("status", status)) if value}
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         blueprints = list(client.list_blueprints(**filters))
-    if json:
+    if server.json:
         print_json(blueprints)
         return
     rows = [(b["id"], b["name"], b["status"], render_time(b["create_time_ms"])) for b in blueprints]
@@ -92,22 +88,20 @@ def list_(
 
 
 @app.command("get")
-def get(
-    blueprint: Blueprint, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def get(server: Server, blueprint: Blueprint) -> None:
     """One blueprint."""
-    with connect(url, api_key, state_dir) as client:
-        _print_blueprint(client.get_blueprint(blueprint), json=json)
+    with server.connect() as client:
+        _print_blueprint(client.get_blueprint(blueprint), json=server.json)
 
 
 @app.command("logs")
-def logs(
-    blueprint: Blueprint, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def logs(server: Server, blueprint: Blueprint) -> None:
     """What the build has said so far."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         lines = client.read_build_log(blueprint)
-    if json:
+    if server.json:
         print_json(lines)
         return
     for line in lines:
@@ -115,16 +109,12 @@ def logs(
 
 
 @app.command("delete")
-def delete(
-    blueprint: Blueprint, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def delete(server: Server, blueprint: Blueprint) -> None:
     """Delete a blueprint; a build that runs is cancelled."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         client.delete_blueprint(blueprint)
-    if json:
-        print_json({"id": blueprint, "state": "deleted"})
-    else:
-        print_note(f"deleted {blueprint}")
+    server.note({"id": blueprint, "state": "deleted"}, f"deleted {blueprint}")
 
 
 def _pairs(given: Pairs, option: str) -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
-from outgate.cli.output import print_fields, print_json, print_note, print_table, render_time
+from outgate.cli.output import print_fields, print_json, print_table, render_time
+from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject
 from outgate.errors import OutgateError
 
@@ -31,20 +31,18 @@ class UnreadableFileError(OutgateError):
 
 
 @app.command("list")
+@with_server
 def list_(
+    server: Server,
     *,
     name: Annotated[str | None, typer.Option("--name", help="Only those whose name holds this.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="UPLOADING, READ_ONLY, DELETED, ERROR.")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """The account's objects, newest first."""
     filters = {key: value for key, value in (("name", name), ("state", state)) if value}
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         objects = list(client.list_objects(**filters))
-    if json:
+    if server.json:
         print_json(objects)
         return
     rows = [
@@ -55,28 +53,28 @@ def list_(
 
 
 @app.command("get")
+@with_server
 def get(
+    server: Server,
     object_id: Object,
     *,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Download the bytes to this file.")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """One object; its bytes, too, with --output."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         view = client.get_object(object_id)
         if output is not None:
             try:
                 client.download_object(object_id, output)
             except OSError as error:
                 raise UnreadableFileError(f"{output} cannot be written: {error.strerror}.") from None
-    _print_object(view, json=json)
+    _print_object(view, json=server.json)
 
 
 @app.command("upload")
+@with_server
 def upload(
+    server: Server,
     file: Annotated[Path, typer.Argument(help="What to upload.")],
     *,
     name: Annotated[str | None, typer.Option("--name", help="[default: the file's]")] = None,
@@ -85,10 +83,6 @@ def upload(
     ] = None,
     metadata: Metadata = None,
     ttl_s: Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", min=1, help="Delete it after that.")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Upload a file as a new object."""
     body: dict[str, object] = {"name": name or file.name, "content_type": content_type or guess_type(file.name)}
@@ -97,24 +91,20 @@ def upload(
     if ttl_s is not None:
         body["ttl_ms"] = ttl_s * 1000
     try:
-        with file.open("rb") as content, connect(url, api_key, state_dir) as client:
+        with file.open("rb") as content, server.connect() as client:
             view = client.upload_object(body, content)
     except OSError as error:
         raise UnreadableFileError(f"{file} cannot be read: {error.strerror}.") from None
-    _print_object(view, json=json)
+    _print_object(view, json=server.json)
 
 
 @app.command("delete")
-def delete(
-    object_id: Object, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def delete(server: Server, object_id: Object) -> None:
     """Delete an object and its bytes."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         view = client.delete_object(object_id)
-    if json:
-        print_json(view)
-    else:
-        print_note(f"deleted {view['id']} ({view['name']})")
+    server.note(view, f"deleted {view['id']} ({view['name']})")
 
 
 def guess_type(name: str) -> str:

@@ -7,21 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
-from outgate.cli.output import print_fields, print_json, print_note, print_table, render_time
+from outgate.cli.output import print_fields, print_json, print_table, render_time
 from outgate.cli.policy_options import (
     FLAGS,
+    find_policy_id,
     parse_cidr_option,
     read_policy_file,
     render_cidr_rule,
     summarise_policy,
 )
-from outgate.client.public import JsonObject, OutgateClient
-from outgate.errors import OutgateError
+from outgate.cli.server_options import Server, with_server
+from outgate.client.public import JsonObject
 
 app = typer.Typer(no_args_is_help=True, help="What devboxes may reach.")
-
-_ID_PREFIX = "npol_"
 
 Reference = Annotated[str, typer.Argument(metavar="POLICY", help="An id, or a name.")]
 Hosts = Annotated[
@@ -43,7 +41,9 @@ File = Annotated[
 
 
 @app.command("create")
+@with_server
 def create(
+    server: Server,
     name: Annotated[str, typer.Argument()],
     *,
     allow_host: Hosts = None,
@@ -55,20 +55,18 @@ def create(
     mirrors: Mirrors = None,
     description: Description = None,
     file: File = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Make a policy. Without any --allow… nothing leaves."""
     flags = _flags(allow_all, devbox_to_devbox, agent_gateway, mcp_gateway, mirrors)
     body = {**_body(file, allow_host or None, allow_cidr or None, flags, description), "name": name}
-    with connect(url, api_key, state_dir) as client:
-        _print_policy(client.create_policy(body), json=json)
+    with server.connect() as client:
+        _print_policy(client.create_policy(body), json=server.json)
 
 
 @app.command("update")
+@with_server
 def update(
+    server: Server,
     policy: Reference,
     *,
     allow_host: Hosts = None,
@@ -83,10 +81,6 @@ def update(
     name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
     description: Description = None,
     file: File = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Change a policy: what is given replaces what was there, the rest stays. In force when this returns."""
     if (no_hosts and allow_host) or (no_cidrs and allow_cidr):
@@ -97,23 +91,21 @@ def update(
     body = _body(file, hosts, cidrs, flags, description)
     if name is not None:
         body["name"] = name
-    with connect(url, api_key, state_dir) as client:
-        _print_policy(client.update_policy(find_policy_id(client, policy), body), json=json)
+    with server.connect() as client:
+        _print_policy(client.update_policy(find_policy_id(client, policy), body), json=server.json)
 
 
 @app.command("list")
+@with_server
 def list_(
+    server: Server,
     *,
     name: Annotated[str | None, typer.Option("--name", help="Only those whose name holds this.")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """The account's policies, newest first."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         policies = list(client.list_policies(**({"name": name} if name else {})))
-    if json:
+    if server.json:
         print_json(policies)
         return
     columns = ("id", "name", "lets out", "updated")
@@ -122,39 +114,26 @@ def list_(
 
 
 @app.command("get")
-def get(
-    policy: Reference,
-    *,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
-) -> None:
+@with_server
+def get(server: Server, policy: Reference) -> None:
     """One policy, with every rule."""
-    with connect(url, api_key, state_dir) as client:
-        _print_policy(client.get_policy(find_policy_id(client, policy)), json=json)
+    with server.connect() as client:
+        _print_policy(client.get_policy(find_policy_id(client, policy)), json=server.json)
 
 
 @app.command("delete")
-def delete(
-    policy: Reference,
-    *,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
-) -> None:
+@with_server
+def delete(server: Server, policy: Reference) -> None:
     """Delete a policy that nothing uses."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         view = client.delete_policy(find_policy_id(client, policy))
-    if json:
-        print_json(view)
-    else:
-        print_note(f"deleted {view['id']} ({view['name']})")
+    server.note(view, f"deleted {view['id']} ({view['name']})")
 
 
 @app.command("explain")
+@with_server
 def explain(
+    server: Server,
     policy: Reference,
     target: Annotated[str, typer.Argument(help="A host name or an address.")],
     *,
@@ -163,31 +142,17 @@ def explain(
     devbox: Annotated[
         str | None, typer.Option("--devbox", help="Judge as this devbox, with what DNS taught it.")
     ] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Whether a flow would be let out, by which rule, and why."""
     body: dict[str, Any] = {_kind_of(target): target, "port": port, "protocol": protocol}
     if devbox is not None:
         body["devbox_id"] = devbox
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         verdict = client.explain_policy(find_policy_id(client, policy), body)
-    if json:
+    if server.json:
         print_json(verdict)
     else:
         print_fields({key: verdict.get(key) for key in ("verdict", "rule", "reason", "sentence")})
-
-
-def find_policy_id(client: OutgateClient, reference: str) -> str:
-    """The id that ``reference``, an id or a name, means. Raises OutgateError when no policy has that name."""
-    if reference.startswith(_ID_PREFIX):
-        return reference
-    for policy in client.list_policies(name=reference):
-        if policy["name"] == reference:
-            return str(policy["id"])
-    raise OutgateError(f"There is no policy called {reference!r}; `outgate policy list` shows them.", code="not_found")
 
 
 def _kind_of(target: str) -> str:

@@ -5,9 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from outgate.errors import InvalidValueError
+from outgate.client.public import OutgateClient
+from outgate.errors import InvalidValueError, OutgateError
 
 _PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?(?:/(?P<protocol>tcp|udp))?\Z", re.ASCII | re.IGNORECASE)
+
+_ID_PREFIX = "npol_"
 
 FLAGS = {
     "allow_all": "allow all",
@@ -16,6 +19,16 @@ FLAGS = {
     "allow_mcp_gateway": "MCP gateway",
     "allow_runloop_mirrors": "mirrors",
 }
+
+
+def find_policy_id(client: OutgateClient, reference: str) -> str:
+    """The id that ``reference``, an id or a name, means. Raises OutgateError when no policy has that name."""
+    if reference.startswith(_ID_PREFIX):
+        return reference
+    for policy in client.list_policies(name=reference):
+        if policy["name"] == reference:
+            return str(policy["id"])
+    raise OutgateError(f"There is no policy called {reference!r}; `outgate policy list` shows them.", code="not_found")
 
 
 def parse_cidr_option(text: str) -> dict[str, object]:

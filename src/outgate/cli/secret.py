@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
-from outgate.cli.output import print_fields, print_json, print_note, print_table, render_time
+from outgate.cli.output import print_fields, print_json, print_table, render_time
+from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject
 from outgate.errors import OutgateError
 
@@ -29,27 +29,26 @@ class NoValueError(OutgateError):
 
 
 @app.command("create")
+@with_server
 def create(
+    server: Server,
     name: Name,
     *,
     file: ValueFile = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Store a secret. Its value is read, not given as an argument: arguments show in the list of processes."""
     value = _read_value(file)
-    with connect(url, api_key, state_dir) as client:
-        _print_secret(client.create_secret(name, value), json=json)
+    with server.connect() as client:
+        _print_secret(client.create_secret(name, value), json=server.json)
 
 
 @app.command("list")
-def list_(*, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None) -> None:
+@with_server
+def list_(server: Server) -> None:
     """The account's secrets, newest first, without values."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         secrets = client.list_secrets()
-    if json:
+    if server.json:
         print_json(secrets)
         return
     rows = [(s["id"], s["name"], render_time(s["create_time_ms"]), render_time(s["update_time_ms"])) for s in secrets]
@@ -57,32 +56,26 @@ def list_(*, json: Json = False, url: Url = None, api_key: ApiKey = None, state_
 
 
 @app.command("update")
+@with_server
 def update(
+    server: Server,
     name: Name,
     *,
     file: ValueFile = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Give a secret another value. Devboxes get it when they start or resume."""
     value = _read_value(file)
-    with connect(url, api_key, state_dir) as client:
-        _print_secret(client.update_secret(name, value), json=json)
+    with server.connect() as client:
+        _print_secret(client.update_secret(name, value), json=server.json)
 
 
 @app.command("delete")
-def delete(
-    name: Name, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def delete(server: Server, name: Name) -> None:
     """Delete a secret and its value."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         view = client.delete_secret(name)
-    if json:
-        print_json(view)
-    else:
-        print_note(f"deleted {view['id']} ({view['name']})")
+    server.note(view, f"deleted {view['id']} ({view['name']})")
 
 
 def _read_value(file: Path | None) -> str:

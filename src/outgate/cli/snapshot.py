@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from outgate.cli.connection import ApiKey, Json, StateDir, Url, connect
-from outgate.cli.output import errors, print_fields, print_json, print_note, print_table, render_time
+from outgate.cli.output import errors, print_fields, print_json, print_table, render_time
+from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject, OutgateClient
 from outgate.errors import InvalidValueError, OutgateError
 
@@ -25,17 +25,15 @@ class SnapshotFailedError(OutgateError):
 
 
 @app.command("create")
+@with_server
 def create(
+    server: Server,
     devbox: Annotated[str, typer.Argument(metavar="DEVBOX", help="The id of a running or suspended one.")],
     *,
     name: Annotated[str | None, typer.Option("--name")] = None,
     message: Annotated[str | None, typer.Option("--message", help="What is on the disk, and why.")] = None,
     metadata: Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeat it.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return once it is complete.")] = True,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Keep the disk of a devbox as it is now. The devbox goes on; processes and connections are not kept."""
     body: dict[str, Any] = {"metadata": _metadata(metadata or [])}
@@ -43,26 +41,24 @@ def create(
         body["name"] = name
     if message is not None:
         body["commit_message"] = message
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         view = client.create_snapshot(devbox, body)
         if wait:
             view = _await_complete(client, view)
-    _print_snapshot(view, json=json)
+    _print_snapshot(view, json=server.json)
 
 
 @app.command("list")
+@with_server
 def list_(
+    server: Server,
     *,
     devbox: Annotated[str | None, typer.Option("--devbox", help="Only those of this devbox, by its id.")] = None,
-    json: Json = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-    state_dir: StateDir = None,
 ) -> None:
     """The account's snapshots, newest first."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         snapshots = list(client.list_snapshots(**({"devbox_id": devbox} if devbox else {})))
-    if json:
+    if server.json:
         print_json(snapshots)
         return
     rows = [
@@ -72,16 +68,12 @@ def list_(
 
 
 @app.command("delete")
-def delete(
-    snapshot: Snapshot, *, json: Json = False, url: Url = None, api_key: ApiKey = None, state_dir: StateDir = None
-) -> None:
+@with_server
+def delete(server: Server, snapshot: Snapshot) -> None:
     """Delete a snapshot. Devboxes that were started from it go on."""
-    with connect(url, api_key, state_dir) as client:
+    with server.connect() as client:
         client.delete_snapshot(snapshot)
-    if json:
-        print_json({"id": snapshot, "status": "deleted"})
-    else:
-        print_note(f"deleted {snapshot}")
+    server.note({"id": snapshot, "status": "deleted"}, f"deleted {snapshot}")
 
 
 def _metadata(pairs: list[str]) -> dict[str, str]:

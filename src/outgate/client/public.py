@@ -99,6 +99,14 @@ class OutgateClient:
         """The view of a devbox that is ending."""
         return self._call("POST", f"/v1/devboxes/{devbox_id}/shutdown", {})
 
+    def suspend_devbox(self, devbox_id: str) -> JsonObject:
+        """The view of a devbox that is being suspended."""
+        return self._call("POST", f"/v1/devboxes/{devbox_id}/suspend", {})
+
+    def resume_devbox(self, devbox_id: str) -> JsonObject:
+        """The view of a devbox that is starting again."""
+        return self._call("POST", f"/v1/devboxes/{devbox_id}/resume", {})
+
     def wait_for_devbox(self, devbox_id: str, *statuses: str) -> JsonObject | None:
         """The view once the status is one of ``statuses``, or None after half a minute without that."""
         return self._poll(f"/v1/devboxes/{devbox_id}/wait_for_status", statuses)

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from outgate.cli import devbox, main, policy
+from outgate.cli import main, server_options
 from outgate.client.public import OutgateClient
 
 VIEW = {
@@ -65,8 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         def connect(_url: str | None, _key: str | None, _state_dir: Path | None) -> OutgateClient:
             return OutgateClient("http://server", "key", transport=httpx.MockTransport(api))
 
-        for module in (policy, devbox):
-            monkeypatch.setattr(module, "connect", connect)
+        monkeypatch.setattr(server_options, "connect", connect)
         monkeypatch.setattr("sys.argv", ["outgate", *arguments])
         with pytest.raises(SystemExit) as end:
             main.main()
@@ -164,6 +163,59 @@ def test_devbox_create_waits_until_it_runs(run: Run) -> None:
         "launch_parameters": {"network_policy_id": "npol_1", "user_parameters": {"username": "root", "uid": 0}},
         "environment_variables": {"A": "b=c"},
     }
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sent"),
+    [
+        ("--blueprint", "bpt_1", {"blueprint_id": "bpt_1"}),
+        ("--blueprint", "tools", {"blueprint_name": "tools"}),
+        ("--snapshot", "snp_1", {"snapshot_id": "snp_1"}),
+        ("--tunnel", "authenticated", {"tunnel": {"auth_mode": "authenticated"}}),
+    ],
+)
+def test_devbox_create_says_what_to_start_from(run: Run, option: str, value: str, sent: dict[str, object]) -> None:
+    answers = {"POST /v1/devboxes": {**DEVBOX, **sent, "tunnel": {"tunnel_key": "k", "auth_token": "t"}}}
+    code, out, _, api = run(["devbox", "create", "--no-wait", option, value], answers)
+    assert code == 0
+    assert api.bodies["POST /v1/devboxes"] == {"launch_parameters": {}, "environment_variables": {}, **sent}
+    assert [line.split() for line in out.splitlines()][-3:-1] == [["tunnel:", "k"], ["tunnel", "token:", "t"]]
+
+
+def test_a_devbox_starts_from_one_disk(run: Run) -> None:
+    code, _, err, api = run(["devbox", "create", "--blueprint", "tools", "--snapshot", "snp_1"], {})
+    assert code == 2
+    assert "--snapshot" in err
+    assert api.bodies == {}
+    assert run(["devbox", "create", "--tunnel", "ajar"], {})[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "meanwhile", "done"), [("suspend", "suspending", "suspended"), ("resume", "provisioning", "running")]
+)
+def test_suspend_and_resume_wait_until_it_is_done(run: Run, command: str, meanwhile: str, done: str) -> None:
+    path, wait = f"POST /v1/devboxes/dbx_1/{command}", "POST /v1/devboxes/dbx_1/wait_for_status"
+    answers: dict[str, object] = {path: {**DEVBOX, "status": meanwhile}, wait: {**DEVBOX, "status": done}}
+    code, out, err, api = run(["devbox", command, "dbx_1"], answers)
+    assert (code, out, err.splitlines()[-1]) == (0, "", f"dbx_1 is {done}")
+    assert api.bodies[wait] == {"statuses": [done, "failure", "shutdown"], "timeout_seconds": 25}
+    code, out, _, _ = run(["devbox", command, "dbx_1", "--json"], answers)
+    assert (code, json.loads(out)["status"]) == (0, done)
+    code, out, err, api = run(["devbox", command, "dbx_1", "--no-wait"], answers)
+    assert (code, out, err, wait in api.bodies) == (0, "", f"dbx_1 is {meanwhile}\n", False)
+
+
+def test_a_devbox_that_ends_instead_or_is_in_another_status_is_an_error(run: Run) -> None:
+    ended = {**DEVBOX, "status": "shutdown", "shutdown_reason": "keep_alive_timeout"}
+    answers: dict[str, object] = {
+        "POST /v1/devboxes/dbx_1/suspend": {**DEVBOX, "status": "suspending"},
+        "POST /v1/devboxes/dbx_1/resume": (400, {"message": "only a suspended devbox can be resumed"}),
+        "POST /v1/devboxes/dbx_1/wait_for_status": ended,
+    }
+    code, out, err, _ = run(["devbox", "suspend", "dbx_1"], answers)
+    assert (code, out, err.splitlines()[-1]) == (1, "", "error: dbx_1 is shutdown: keep_alive_timeout.")
+    code, out, err, _ = run(["devbox", "resume", "dbx_1"], answers)
+    assert (code, out, err) == (1, "", "error: only a suspended devbox can be resumed\n")
 
 
 def test_exec_ends_as_the_command_did_and_passes_its_output_on(run: Run) -> None:
