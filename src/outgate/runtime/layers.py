@@ -48,8 +48,10 @@ class LayerStore:
         with self._writer_lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._clear_incoming()
-            yield
-            self._clear_incoming()
+            try:
+                yield
+            finally:
+                self._clear_incoming()
 
     @contextmanager
     def writing_if_idle(self) -> Iterator[bool]:
@@ -61,8 +63,10 @@ class LayerStore:
                 yield False
                 return
             self._clear_incoming()
-            yield True
-            self._clear_incoming()
+            try:
+                yield True
+            finally:
+                self._clear_incoming()
 
     def _clear_incoming(self) -> None:
         for leftover in self._incoming.iterdir():
