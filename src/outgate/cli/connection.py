@@ -10,19 +10,19 @@ from outgate.errors import OutgateError
 from outgate.settings import Settings, load_settings
 
 Url = Annotated[
-    str | None, typer.Option("--url", envvar="OUTGATE_URL", help="The server. [default: where this host's listens]")
+    str | None, typer.Option("--url", envvar="OUTGATE_URL", help="The server. \\[default: where this host's listens]")
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="OUTGATE_API_KEY", help="[default: the key in the state directory]"),
+    typer.Option("--api-key", envvar="OUTGATE_API_KEY", help="\\[default: the key in the state directory]"),
 ]
 StateDir = Annotated[
     Path | None,
-    typer.Option("--state-dir", envvar="OUTGATE_STATE_DIR", help="This host's state. [default: /var/lib/outgate]"),
+    typer.Option("--state-dir", envvar="OUTGATE_STATE_DIR", help="This host's state. \\[default: /var/lib/outgate]"),
 ]
 Listen = Annotated[
     str | None,
-    typer.Option("--listen", metavar="HOST:PORT", envvar="OUTGATE_LISTEN", help="[default: 127.0.0.1:8080]"),
+    typer.Option("--listen", metavar="HOST:PORT", envvar="OUTGATE_LISTEN", help="\\[default: 127.0.0.1:8080]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -28,7 +28,7 @@ def import_(
     path: Annotated[Path, typer.Argument(exists=True, help="An OCI layout, or a tarball of one or of `docker save`.")],
     *,
     name: Annotated[
-        list[str] | None, typer.Option("--name", help="Repeat it. [default: the names the image brings]")
+        list[str] | None, typer.Option("--name", help="Repeat it. \\[default: the names the image brings]")
     ] = None,
     json: Json = False,
     state_dir: StateDir = None,

@@ -77,9 +77,9 @@ def upload(
     server: Server,
     file: Annotated[Path, typer.Argument(help="What to upload.")],
     *,
-    name: Annotated[str | None, typer.Option("--name", help="[default: the file's]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="\\[default: the file's]")] = None,
     content_type: Annotated[
-        str | None, typer.Option("--type", help="text, binary, gzip, tar, tgz. [default: by the file's name]")
+        str | None, typer.Option("--type", help="text, binary, gzip, tar, tgz. \\[default: by the file's name]")
     ] = None,
     metadata: Metadata = None,
     ttl_s: Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", min=1, help="Delete it after that.")] = None,

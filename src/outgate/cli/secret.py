@@ -18,7 +18,7 @@ _VALUE_BYTES_MAX = 1024 * 1024
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and '_'.")]
 ValueFile = Annotated[
-    Path | None, typer.Option("--file", help="Read the value from a file. [default: from standard input]")
+    Path | None, typer.Option("--file", help="Read the value from a file. \\[default: from standard input]")
 ]
 
 
