@@ -18,6 +18,7 @@ from outgate.control.devbox_states import encode_devbox
 from outgate.control.errors import NotFoundError
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.placement import choose_host
+from outgate.control.policy_references import find_policy_reference
 from outgate.control.repeats import claim, reclaim
 from outgate.control.secrets import check_secrets
 from outgate.control.services import Services
@@ -39,7 +40,7 @@ from outgate.store.blueprints import (
     save_blueprint,
 )
 from outgate.store.devboxes import list_live_of_blueprint
-from outgate.store.policies import find_policy_shared, lock_account
+from outgate.store.policies import lock_account
 from outgate.store.sequence import take_numbers
 from outgate.store.snapshots import list_snapshots_of_blueprint
 
@@ -135,13 +136,7 @@ def _check_limits(tx: Connection, services: Services, call: Call) -> None:
 
 
 def _find_policy(tx: Connection, call: Call, wanted: str | None, field: str) -> str | None:
-    if wanted is None:
-        return None
-    policy = find_policy_shared(tx, call.account_id, wanted) if is_id(IdPrefix.POLICY, wanted) else None
-    if policy is None or policy.delete_time_ms is not None:
-        message = f"There is no network policy {wanted[:80]!r} in this account; create it first."
-        raise InvalidValueError(message, field=field, code="unknown_network_policy")
-    return policy.id
+    return None if wanted is None else find_policy_reference(tx, call, wanted, field=field)
 
 
 def _find_base(tx: Connection, call: Call, given: BlueprintInput) -> StartImage:

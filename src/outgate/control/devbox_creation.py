@@ -15,8 +15,9 @@ from outgate.control.devbox_launch import LAUNCH_FIELD, LaunchSpec, merge_launch
 from outgate.control.devbox_mounts import parse_mounts
 from outgate.control.devbox_states import DevboxStatus, encode_devbox, start_transitions
 from outgate.control.devboxes import find_own
-from outgate.control.ids import IdPrefix, is_id
+from outgate.control.ids import IdPrefix
 from outgate.control.placement import choose_host
+from outgate.control.policy_references import find_policy_reference
 from outgate.control.repeats import claim
 from outgate.control.secrets import check_secrets
 from outgate.control.services import Services
@@ -28,7 +29,7 @@ from outgate.control.wakeups import Subject, Topic
 from outgate.errors import InvalidValueError
 from outgate.model.desired import DesiredPhase, DevboxDocument
 from outgate.store.devboxes import DevboxRow, count_live, insert_devbox
-from outgate.store.policies import find_policy_shared, lock_account
+from outgate.store.policies import lock_account
 from outgate.store.sequence import take_numbers
 
 _POLICY_FIELD: Final = f"{LAUNCH_FIELD}.network_policy_id"
@@ -155,17 +156,9 @@ def _find_start(tx: Connection, call: Call, origin: Origin) -> StartImage:
 def _choose_policy(tx: Connection, services: Services, call: Call, launch: LaunchSpec, start: StartImage) -> str:
     """Its own, else its blueprint's, else that of its snapshot's source, else the server's (design decision 16)."""
     if launch.network_policy_id is not None:
-        return _find_policy(tx, call, launch.network_policy_id)
+        return find_policy_reference(tx, call, launch.network_policy_id, field=_POLICY_FIELD)
     if start.policy_id is None:
         return default_policy_id(services.settings.default_policy)
     if start.policy_id in BUILTIN_POLICIES:
         return start.policy_id
-    return _find_policy(tx, call, start.policy_id)
-
-
-def _find_policy(tx: Connection, call: Call, wanted: str) -> str:
-    policy = find_policy_shared(tx, call.account_id, wanted) if is_id(IdPrefix.POLICY, wanted) else None
-    if policy is None or policy.delete_time_ms is not None:
-        message = f"There is no network policy {wanted[:80]!r} in this account; create it, or name another."
-        raise InvalidValueError(message, field=_POLICY_FIELD, code="unknown_network_policy")
-    return policy.id
+    return find_policy_reference(tx, call, start.policy_id, field=_POLICY_FIELD)

@@ -65,7 +65,7 @@ def test_one_that_had_begun_and_is_not_known_any_more_has_failed_at_once() -> No
     assert (complete.status, complete.size_bytes, complete.begun) == ("complete", 3, True)
 
 
-@pytest.mark.parametrize("status", set(SnapshotStatus) - {SnapshotStatus.IN_PROGRESS})
+@pytest.mark.parametrize("status", sorted(set(SnapshotStatus) - {SnapshotStatus.IN_PROGRESS}))
 def test_what_is_over_stays_so(status: SnapshotStatus) -> None:
     over = replace(ROW, status=status.value)
     assert observe_snapshot(over, SnapshotState(SnapshotPhase.COMPLETE, size_bytes=7), 10**12) is None
