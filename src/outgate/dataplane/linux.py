@@ -294,9 +294,8 @@ class LinuxDriver:
 
     def _abort(self, slot: int, flows: Iterable[TrackedFlow]) -> int:
         with netns.entered(self._layout.devbox_namespace(slot)), SockDiag() as sockets:
-            return sum(
-                sockets.destroy_tcp(flow.source, flow.source_port, flow.destination, flow.destination_port)
-                for flow in flows
+            return sockets.destroy_tcp(
+                [(flow.source, flow.source_port, flow.destination, flow.destination_port) for flow in flows]
             )
 
     def observe_drift(self) -> tuple[str, ...]:

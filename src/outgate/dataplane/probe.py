@@ -180,7 +180,7 @@ def _listen_to_log() -> None:
 
 def _destroy_nothing() -> None:
     with SockDiag() as sockets:
-        sockets.destroy_tcp(ip_address("192.0.2.1"), 1, ip_address("192.0.2.2"), 2)
+        sockets.destroy_tcp([(ip_address("192.0.2.1"), 1, ip_address("192.0.2.2"), 2)])
 
 
 def _open_ipv6() -> None:

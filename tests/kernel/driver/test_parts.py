@@ -159,12 +159,14 @@ def test_a_socket_is_destroyed_by_its_ends(address: str) -> None:
             accepted, _ = server.accept()
             own, peer = client.getsockname(), client.getpeername()
             ends = (ip_address(own[0]), own[1], ip_address(peer[0]), peer[1])
-            assert sockets.destroy_tcp(*ends) == 1
+            nobody = [(ends[0], port, ends[2], ends[3]) for port in range(1, 601)]
+            assert sockets.destroy_tcp([*nobody[:300], ends, *nobody[300:]]) == 1
             with pytest.raises(ConnectionAbortedError):
                 client.recv(1)
             with accepted, pytest.raises(ConnectionResetError):
                 accepted.recv(1)
-            assert sockets.destroy_tcp(*ends) == 0
+            assert sockets.destroy_tcp([ends]) == 0
+            assert sockets.destroy_tcp([]) == 0
 
 
 def test_this_machine_can_do_what_is_needed() -> None:
