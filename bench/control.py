@@ -20,12 +20,13 @@ def _update_ms(world: World, policy_id: str, body: dict[str, object]) -> float:
 
 CLIENT = """
 import http.client, json, sys, time
-port, key, path, bodies = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+port, key, path, bodies, gap_s = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), float(sys.argv[5])
 c = http.client.HTTPConnection("127.0.0.1", port)
 head = {"Authorization": "Bearer " + key, "Content-Type": "application/json"}
 c.request("GET", "/healthz"); c.getresponse().read()
 out = []
 for body in bodies:
+    time.sleep(gap_s)
     data = json.dumps(body)
     t = time.perf_counter()
     c.request("POST", path, data, head); r = c.getresponse(); text = r.read()
@@ -35,9 +36,10 @@ print(json.dumps({"ms": out, "enforced": r.headers.get("x-outgate-enforced"), "s
 """
 
 
-def posts(world: World, path: str, bodies: Sequence[dict[str, object]]) -> dict[str, object]:
+def posts(world: World, path: str, bodies: Sequence[dict[str, object]], *, gap_s: float = 0) -> dict[str, object]:
     """POST each body in turn over one connection; ``ms`` of each, and the enforcement header of the last."""
-    text = world.host.run("python3", "-c", CLIENT, "8080", world.outgate.key, path, json.dumps(list(bodies)))
+    arguments = ("8080", world.outgate.key, path, json.dumps(list(bodies)), str(gap_s))
+    text = world.host.run("python3", "-c", CLIENT, *arguments)
     answer: dict[str, object] = json.loads(text)
     return answer
 
@@ -62,7 +64,8 @@ def updates(world: World, counts: Sequence[tuple[int, float]]) -> list[Row]:
             {"allowed_hostnames": [f"h{i}.example"], "allowed_cidrs": [{"cidr": f"45.1.{i}.0/24"}]}
             for i in range(UPDATES)
         ]
-        answer = posts(world, f"/v1/network-policies/{policy['id']}", bodies)
+        # One update's latency: what it still causes when it is in force (telling programs) is not the next one's.
+        answer = posts(world, f"/v1/network-policies/{policy['id']}", bodies, gap_s=0.1)
         if answer["enforced"] != f"{count}/{count}":
             raise RuntimeError(f"enforced on {answer['enforced']}, not on all {count}")
         times = answer["ms"]
