@@ -39,6 +39,7 @@ from outgate.agent.target import (
     revoked_devboxes,
     router_state,
 )
+from outgate.core.compile import QUICK_RULES_MAX
 from outgate.dataplane.driver import Applied, Driver, DriverError, RouterState
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
@@ -240,13 +241,13 @@ class Enforcer:
         return Target(revision, policies, placements, self._host_addresses)
 
     async def _prepare(self, document: PolicyDocument) -> EnforcedPolicy:
-        """Compiled once per revision; in a thread, because a thousand overlapping networks take their time."""
+        """Compiled once per revision; many rules in a thread, because a thousand that overlap take their time."""
         known = self._prepared.get(document.id)
         if known is not None and known[0] == document:
             return known[1]
         policy = (
             await self._thread.run(lambda: prepare_enforcement(document, self._context))
-            if document.allowed_cidrs
+            if len(document.allowed_cidrs) > QUICK_RULES_MAX
             else prepare_enforcement(document, self._context)
         )
         self._prepared[document.id] = (document, policy)

@@ -19,6 +19,7 @@ from outgate.control.repeats import claim, reclaim
 from outgate.control.services import Services
 from outgate.control.transactions import write_as
 from outgate.control.wakeups import Subject, Topic
+from outgate.core.compile import QUICK_RULES_MAX
 from outgate.errors import InvalidValueError
 from outgate.model.desired import PolicyDocument
 from outgate.store.blueprints import count_running_by_host, list_policy_users
@@ -195,5 +196,10 @@ def _check_name(tx: Connection, call: Call, name: str) -> None:
 
 
 async def _check_complexity_aside(services: Services, change: PolicyChange) -> None:
-    if change.allowed_cidrs:
-        await asyncio.to_thread(check_complexity, change.allowed_cidrs, services.settings.context)
+    cidrs = change.allowed_cidrs
+    if not cidrs:
+        return
+    if len(cidrs) <= QUICK_RULES_MAX:
+        check_complexity(cidrs, services.settings.context)
+    else:
+        await asyncio.to_thread(check_complexity, cidrs, services.settings.context)
