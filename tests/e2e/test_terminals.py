@@ -181,6 +181,11 @@ def test_a_pty_session_through_the_tunnel(stage: Stage) -> None:
                 await frames.send_bytes(kept.encode())
             async with client.post(f"{place}/pty/main/control", json={"action": "signal", "signal": "INT"}) as answer:
                 assert answer.status == 200, await answer.text()
+            for _ in range(200):  # that a client has gone is noticed a moment later
+                async with client.get(f"{place}/pty/main") as answer:
+                    if not (await answer.json())["attached"]:
+                        break
+                await asyncio.sleep(0.05)
             async with client.ws_connect(f"{place}/pty/main") as frames:
                 await frames.send_bytes(b"echo $kept\n")
                 await read_until(frames, b"\rhere\r\n")

@@ -29,19 +29,36 @@ def make_records(owner: str, ttl: int, kind: str, data: Sequence[str]) -> dns.rr
     return dns.rrset.from_text_list(dns.name.from_text(owner), ttl, "IN", kind, data, origin=root, relativize=False)
 
 
+_BIND_ATTEMPTS_MAX = 20
+
+
+def _bind_both(family: socket.AddressFamily, address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP on one port: one that is free for the first may be taken for the other."""
+    for attempt in range(_BIND_ATTEMPTS_MAX):
+        udp, tcp = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
+        try:
+            udp.bind((address, port))
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((address, udp.getsockname()[1]))
+            tcp.listen(16)
+        except OSError:
+            udp.close()
+            tcp.close()
+            if port or attempt == _BIND_ATTEMPTS_MAX - 1:
+                raise
+        else:
+            return udp, tcp
+    raise AssertionError("the last attempt raises")
+
+
 class DnsServer:
     """Listens in the network namespace of the thread that makes it; serves from a thread of its own."""
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._udp = socket.socket(family, socket.SOCK_DGRAM)
-        self._udp.bind((address, port))
+        self._udp, self._tcp = _bind_both(family, address, port)
         self.address = address
         self.port: int = self._udp.getsockname()[1]
-        self._tcp = socket.socket(family, socket.SOCK_STREAM)
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._tcp.bind((address, self.port))
-        self._tcp.listen(16)
         self._records: dict[tuple[str, str], dns.rrset.RRset] = {}
         self._names: set[str] = set()
         self._is_closed = False

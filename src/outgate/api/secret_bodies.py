@@ -17,7 +17,7 @@ def _said(**keywords: Any) -> Any:
 
 
 SecretName = Annotated[str, _said(minLength=1, maxLength=NAME_LENGTH_MAX, pattern=VARIABLE_PATTERN)]
-SecretValue = Annotated[str, Field(repr=False), _said(maxLength=VALUE_LENGTH_MAX // 4, pattern=TEXT_PATTERN)]
+SecretValue = Annotated[str, Field(repr=False), _said(maxLength=VALUE_LENGTH_MAX, pattern=TEXT_PATTERN)]
 
 
 class SecretCreateParams(BaseModel):

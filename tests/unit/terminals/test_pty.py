@@ -36,6 +36,16 @@ async def attached(client: aiohttp.ClientSession, path: str) -> AsyncIterator[ai
         yield frames
 
 
+async def until_detached(client: aiohttp.ClientSession, path: str) -> None:
+    """The server notices a moment later that a client has gone."""
+    async with asyncio.timeout(10):
+        while True:
+            async with client.get(path) as answer:
+                if not (await answer.json())["attached"]:
+                    return
+            await asyncio.sleep(0.01)
+
+
 async def read_until(frames: aiohttp.ClientWebSocketResponse, wanted: bytes) -> bytes:
     data = b""
     async with asyncio.timeout(WAIT_S):
@@ -76,6 +86,7 @@ def test_a_session_is_made_attached_to_left_and_found_again(world: TerminalWorld
         async with client.get("/pty/main") as answer:
             again = await answer.json()
             assert (again["created"], again["cols"]) == (False, 91)
+        await until_detached(client, "/pty/main")
         async with attached(client, "/pty/main?cols=100&rows=40") as frames:
             await frames.send_str("echo $mine; stty size\n")
             said = await read_until(frames, b"40 100")
@@ -119,6 +130,7 @@ def test_one_client_at_a_time(world: TerminalWorld) -> None:
                 state = await answer.json()
                 assert (state["attached"], state["status"], state["created"]) == (True, "attached", False)
             await read_until(frames, b"me\r\n")
+        await until_detached(client, "/pty/one")
         async with attached(client, "/pty/one") as frames:
             await frames.send_bytes(b"echo again\n")
             await read_until(frames, b"again\r\n")
