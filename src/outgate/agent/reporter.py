@@ -10,14 +10,7 @@ import structlog
 
 from outgate.agent.health import Health, WarningCode
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError
-from outgate.model.desired import (
-    DesiredState,
-    HostCapacity,
-    HostReport,
-    HostWarning,
-    ObservedDevbox,
-    ObservedPhase,
-)
+from outgate.model.desired import DesiredState, HostCapacity, HostReport, HostWarning, ObservedDevbox
 
 HEARTBEAT_S: Final = 15.0
 """How often the api hears of a host on which nothing happens."""
@@ -83,9 +76,7 @@ class Reporter:
     def devbox_changed(self, devbox: ObservedDevbox) -> None:
         """A devbox reached another phase."""
         self._changed[devbox.id] = devbox
-        # The api has every devbox begin in this phase: saying so at once would only cost the start's own time.
-        if devbox.phase is not ObservedPhase.PROVISIONING:
-            self._news.set()
+        self._news.set()
 
     def changed(self) -> None:
         """Something else that a report says has changed."""
