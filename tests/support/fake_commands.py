@@ -181,7 +181,7 @@ class FakeCommands:
                 made = {"source": LogSource.EXEC, "level": LogLevel.INFO, "time_ms": 1, "cmd_id": key}
                 lines.append(LogLine(**made, cmd=execution.request.command))  # type: ignore[arg-type] # its fields
                 text = execution.output["stdout"].decode(errors="replace")
-                lines += [LogLine(**made, message=line) for line in text.splitlines()]  # type: ignore[arg-type]
+                lines += [LogLine(**made, message=line) for line in text.splitlines()]  # type: ignore[arg-type] # its fields
         return LogPage(tuple(lines))
 
     @asynccontextmanager

@@ -70,9 +70,9 @@ async def list_all(
 async def list_public(
     context: Context,  # noqa: ARG001 - makes the route want a key
     *,
-    name: Name = None,  # noqa: ARG001 - parameters of the wire, checked like those of the other list
-    status: Status = None,  # noqa: ARG001
-    limit: Limit = 20,  # noqa: ARG001
+    name: Name = None,  # noqa: ARG001 - a parameter of the wire, checked as the other list's
+    status: Status = None,  # noqa: ARG001 - likewise
+    limit: Limit = 20,  # noqa: ARG001 - likewise
     starting_after: BlueprintCursor = None,
     include_total_count: IncludeTotalCount = True,
 ) -> Response:

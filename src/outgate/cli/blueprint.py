@@ -7,10 +7,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from outgate.cli.output import errors, print_fields, print_json, print_line, print_note, print_table, render_time
+from outgate.cli.pairs import parse_pairs
 from outgate.cli.policy_options import find_policy_id
 from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject, OutgateClient
-from outgate.errors import InvalidValueError, OutgateError
+from outgate.errors import OutgateError
 
 app = typer.Typer(no_args_is_help=True, help="Images that devboxes start from, built under a policy.")
 
@@ -49,12 +50,12 @@ def create(
     """Build a blueprint. Its policy holds for everything that the build does."""
     body: dict[str, Any] = {"name": name, "system_setup_commands": setup or []}
     if dockerfile is not None:
-        body |= {"dockerfile": dockerfile.read_text(), "build_args": _pairs(build_arg, "--build-arg")}
+        body |= {"dockerfile": dockerfile.read_text(), "build_args": parse_pairs(build_arg, "--build-arg")}
     if base is not None:
         body["base_blueprint_id" if base.startswith("bpt_") else "base_blueprint_name"] = base
     if context is not None:
         body["build_context"] = {"type": "object", "object_id": context}
-    body["secrets"] = _pairs(secret, "--secret")
+    body["secrets"] = parse_pairs(secret, "--secret")
     with server.connect() as client:
         if policy is not None:
             body["network_policy_id"] = find_policy_id(client, policy)
@@ -115,16 +116,6 @@ def delete(server: Server, blueprint: Blueprint) -> None:
     with server.connect() as client:
         client.delete_blueprint(blueprint)
     server.note({"id": blueprint, "state": "deleted"}, f"deleted {blueprint}")
-
-
-def _pairs(given: Pairs, option: str) -> dict[str, str]:
-    pairs = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidValueError(f"{option} {text!r} has no '='; write NAME=VALUE.", field=option)
-        pairs[name] = value
-    return pairs
 
 
 def _await_built(client: OutgateClient, blueprint_id: str, *, shows_log: bool) -> JsonObject:

@@ -9,6 +9,7 @@ import typer
 
 from outgate.cli.devbox_states import FINAL, await_status, policy_of, print_devbox
 from outgate.cli.output import print_json, print_note, print_table, render_time
+from outgate.cli.pairs import parse_pairs
 from outgate.cli.policy_options import find_policy_id
 from outgate.cli.server_options import Server, with_server
 
@@ -58,7 +59,7 @@ def create(
         launch["keep_alive_time_seconds"] = keep_alive_s
     if root:
         launch["user_parameters"] = {"username": "root", "uid": 0}
-    body: dict[str, Any] = {"launch_parameters": launch, "environment_variables": _environment(env or [])}
+    body: dict[str, Any] = {"launch_parameters": launch, "environment_variables": parse_pairs(env, "--env")}
     if blueprint is not None:
         body["blueprint_id" if blueprint.startswith(_BLUEPRINT_PREFIX) else "blueprint_name"] = blueprint
     if snapshot is not None:
@@ -169,13 +170,3 @@ def shutdown(
         while wait and view["status"] not in FINAL:
             view = client.wait_for_devbox(devbox, *FINAL) or view
     server.note(view, f"{view['id']} is {view['status']}")
-
-
-def _environment(pairs: list[str]) -> dict[str, str]:
-    variables = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise typer.BadParameter(f"{pair!r}: write --env NAME=VALUE.")
-        variables[name] = value
-    return variables

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from outgate.cli.output import print_fields, print_json, print_table, render_time
+from outgate.cli.pairs import parse_pairs
 from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject
 from outgate.errors import OutgateError
@@ -87,7 +88,7 @@ def upload(
     """Upload a file as a new object."""
     body: dict[str, object] = {"name": name or file.name, "content_type": content_type or guess_type(file.name)}
     if metadata:
-        body["metadata"] = _parse_pairs(metadata)
+        body["metadata"] = parse_pairs(metadata, "--metadata")
     if ttl_s is not None:
         body["ttl_ms"] = ttl_s * 1000
     try:
@@ -111,16 +112,6 @@ def guess_type(name: str) -> str:
     """The content type that a file's name speaks of; ``unspecified`` when it speaks of none."""
     lower = name.lower()
     return next((kind for endings, kind in _TYPES.items() if lower.endswith(endings)), "unspecified")
-
-
-def _parse_pairs(given: list[str]) -> dict[str, str]:
-    pairs = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.")
-        pairs[key] = value
-    return pairs
 
 
 def _print_object(view: JsonObject, *, json: bool) -> None:

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from outgate.cli.output import errors, print_fields, print_json, print_table, render_time
+from outgate.cli.pairs import parse_pairs
 from outgate.cli.server_options import Server, with_server
 from outgate.client.public import JsonObject, OutgateClient
-from outgate.errors import InvalidValueError, OutgateError
+from outgate.errors import OutgateError
 
 app = typer.Typer(no_args_is_help=True, help="Disks of devboxes that other devboxes start from.")
 
@@ -36,7 +37,7 @@ def create(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return once it is complete.")] = True,
 ) -> None:
     """Keep the disk of a devbox as it is now. The devbox goes on; processes and connections are not kept."""
-    body: dict[str, Any] = {"metadata": _metadata(metadata or [])}
+    body: dict[str, Any] = {"metadata": parse_pairs(metadata, "--metadata")}
     if name is not None:
         body["name"] = name
     if message is not None:
@@ -74,16 +75,6 @@ def delete(server: Server, snapshot: Snapshot) -> None:
     with server.connect() as client:
         client.delete_snapshot(snapshot)
     server.note({"id": snapshot, "status": "deleted"}, f"deleted {snapshot}")
-
-
-def _metadata(pairs: list[str]) -> dict[str, str]:
-    metadata = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InvalidValueError(f"--metadata {pair!r} has no '='; write KEY=VALUE.", field="--metadata")
-        metadata[key] = value
-    return metadata
 
 
 def _await_complete(client: OutgateClient, view: JsonObject) -> JsonObject:

@@ -45,4 +45,5 @@ def test_create_list_and_delete(
         code, _, err = run("create", box)
         assert (code, "No room." in err) == (1, True)
         code, _, err = run("create", box, "--metadata", "novalue")
-        assert (code, "KEY=VALUE" in err) == (1, True)
+        # Wrong usage, as with every other command.
+        assert (code, "NAME=VALUE" in err) == (2, True)
