@@ -14,7 +14,7 @@ import msgspec
 
 from outgate.model.tunnels import DialAnswer, DialRequest, DialStatus
 from outgate.runtime.base import SandboxNotFoundError, TerminalSpec
-from outgate.runtime.proc import ProcessRef, find_process
+from outgate.runtime.proc import ProcessRef, find_process, session_members
 from outgate.runtime.terminals import Terminal
 
 # As in a devbox, but with this machine's shell and a quiet one.
@@ -95,15 +95,32 @@ class LocalRuntime:
             await asyncio.sleep(0.05)
 
     def end_box(self) -> None:
-        """As when the devbox ends: every program is killed."""
+        """As when the devbox ends: every program is killed.
+
+        A shell that just began has left its leader's process group and does not yet own the terminal, so neither the
+        group's signal nor the hang-up reaches it: the whole session is meant.
+        """
         for process in self.running.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                _kill_session(process.pid)
 
     def close(self) -> None:
         self.end_box()
         for process in self.running.values():
             process.wait(10)
+
+
+def _kill_session(leader: int) -> None:
+    killed: set[int] = set()
+    while fresh := session_members(leader, _every_process()).keys() - killed:
+        for member in fresh:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        killed |= fresh
+
+
+def _every_process() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 class LocalDials:
