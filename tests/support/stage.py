@@ -83,9 +83,12 @@ class Stage:
         launch_commands: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         snapshot: Snapshot | None = None,
+        as_root: bool = False,
     ) -> Devbox:
         """A running devbox under ``policy``, from ``snapshot`` if there is one, with the test programs in /tmp."""
         launch: LaunchParameters = {"launch_commands": list(launch_commands)}
+        if as_root:
+            launch["user_parameters"] = {"username": "root", "uid": 0}
         if policy is not None:
             launch["network_policy_id"] = policy.id
         origin: dict[str, Any] = {} if snapshot is None else {"snapshot_id": snapshot.id}

@@ -1,0 +1,1 @@
+"""The cases, a module or more for each group."""
