@@ -16,14 +16,15 @@ from outgate.wire.dns_stream import MessageStream, frame
 
 _CONNECTIONS_PER_DEVBOX_MAX: Final = 16
 _CONNECTIONS_MAX: Final = 2048
-_ACCEPT_MAX: Final = 16
+_ACCEPT_MAX: Final = 128
+"""All devboxes share the kernel's queue; what is one too many of a devbox's is only closed, which costs little."""
 _IDLE_S: Final = 10.0
 """RFC 7766 §6.2.3 asks for a few seconds at least."""
 _QUERY_BYTES_MAX: Final = 1024
 _RECEIVE_BYTES: Final = 4096
 _UNSENT_BYTES_MAX: Final = 256 << 10
 """A client that does not read its replies is cut off. Room for four of the longest."""
-_BACKLOG: Final = 256
+_BACKLOG: Final = 1024
 _RETRY_ACCEPT_S: Final = 0.1
 
 

@@ -14,6 +14,7 @@ from select import EPOLLIN
 from typing import Final
 
 from outgate.core.pins import TOUCH_S_MAX, PinWrite
+from outgate.dataplane.fair_queue import FairQueue
 from outgate.dataplane.gate_table import DevboxEntry, GateTable
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.pipes import PipePool
@@ -28,7 +29,10 @@ from outgate.model.addresses import IPAddress
 from outgate.model.verdict import Deny, DenyReason
 from outgate.wire.relay_flow import HANDSHAKE_S_MAX
 
-_ACCEPTS_PER_EVENT: Final = 64
+_ACCEPTS_PER_EVENT: Final = 256
+"""All devboxes share one queue in the kernel: it is emptied before anything is done for those who stand in it."""
+_BEGINS_PER_TURN: Final = 64
+"""A beginning costs some hundred microseconds. Devboxes take turns, so that a crowd of one holds up itself alone."""
 _BACK_OFF_S: Final = 0.1
 """How long nothing is accepted after the descriptors ran out."""
 _SHED_MAX: Final = 64
@@ -76,6 +80,8 @@ class Relay:
         self._keep_pin = keep_pin
         self._listeners = tuple(listeners)
         self._flows: dict[str, DevboxFlows[Connection]] = {}
+        self._waiting: FairQueue[tuple[DevboxEntry, socket.socket]] = FairQueue()
+        self._is_beginning = False
         self._reserve: int | None = _open_reserve()
         self._is_backing_off = False
         self._is_closed = False
@@ -109,6 +115,8 @@ class Relay:
 
     def drop_devbox(self, devbox_id: str) -> int:
         """Reset every flow of a devbox that is gone. Returns how many there were."""
+        for _, client in self._waiting.drop(devbox_id):
+            reset(client)
         flows = self._flows.pop(devbox_id, None)
         if flows is None:
             return 0
@@ -121,7 +129,7 @@ class Relay:
         """Reset every flow and stop accepting. The listeners stay the caller's."""
         self._is_closed = True
         self._unlisten()
-        for devbox_id in list(self._flows):
+        for devbox_id in {*self._flows, *self._waiting.owners()}:
             self.drop_devbox(devbox_id)
         self._context.pool.close()
         self._release_reserve()
@@ -151,10 +159,32 @@ class Relay:
         return accept
 
     def _admit(self, client: socket.socket, source: str) -> None:
-        context = self._context
-        entry = context.table.find_devbox(source)
+        entry = self._context.table.find_devbox(source)
         if entry is None:
             reset(client)
+            return
+        limit = self._flows_limit(entry)
+        if limit is not None:
+            self._refuse(entry, client, limit)
+            return
+        self._waiting.put(entry.id, (entry, client))
+        if not self._is_beginning:
+            self._is_beginning = True
+            self._loop.call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        for _ in range(min(_BEGINS_PER_TURN, len(self._waiting))):
+            self._begin(*self._waiting.take())
+        self._is_beginning = len(self._waiting) > 0
+        if self._is_beginning:
+            self._loop.call_soon(self._begin_some)
+
+    def _begin(self, entry: DevboxEntry, client: socket.socket) -> None:
+        flows = self._flows.get(entry.id)
+        if flows is None:
+            flows = self._flows[entry.id] = DevboxFlows()
+        if flows.undecided >= (most := self._context.limits.undecided_per_devbox):
+            self._refuse(entry, client, f"This devbox already has {most} flows that have not said what they are.")
             return
         try:
             client.setblocking(False)
@@ -162,23 +192,23 @@ class Relay:
         except OSError:
             reset(client)
             return
-        flows = self._flows.get(entry.id)
-        if flows is None:
-            flows = self._flows[entry.id] = DevboxFlows()
-        limit = self._limit_reached(flows)
-        if limit is None:
-            Connection(context, flows, entry, client, (host, port)).start()
-            return
-        reset(client)
-        context.recorder.record(render_record(entry, Deny(DenyReason.RESOURCE_LIMIT, limit), None, host, port))
+        Connection(self._context, flows, entry, client, (host, port)).start()
 
-    def _limit_reached(self, flows: DevboxFlows[Connection]) -> str | None:
+    def _refuse(self, entry: DevboxEntry, client: socket.socket, limit: str) -> None:
+        recorder = self._context.recorder
+        if recorder.has_room(entry.id):
+            with suppress(OSError):
+                host, port, *_ = client.getsockname()
+                recorder.record(render_record(entry, Deny(DenyReason.RESOURCE_LIMIT, limit), None, host, port))
+        else:
+            recorder.drop()
+        reset(client)
+
+    def _flows_limit(self, entry: DevboxEntry) -> str | None:
         limits = self._context.limits
-        if len(flows.flows) >= limits.flows_per_devbox:
+        if self.flow_count(entry.id) + self._waiting.count(entry.id) >= limits.flows_per_devbox:
             return f"This devbox already has {limits.flows_per_devbox} flows to named hosts."
-        if flows.undecided >= limits.undecided_per_devbox:
-            return f"This devbox already has {limits.undecided_per_devbox} flows that have not said what they are."
-        if self._context.flows_open >= limits.flows:
+        if self._context.flows_open + len(self._waiting) >= limits.flows:
             return f"This host already relays {limits.flows} flows."
         return None
 

@@ -10,11 +10,12 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from outgate.dataplane.relay_dial import Connected, connect_front
+from outgate.dataplane.relay_hello import pump_answer, pump_behind_hello
 from outgate.dataplane.relay_http import pump_requests, pump_responses
 from outgate.dataplane.relay_journal import FlowJournal, name_of
 from outgate.dataplane.relay_linger import Lingering, LingerState
 from outgate.dataplane.relay_pump import Channel, Pumped
-from outgate.dataplane.relay_upstream import EVENTS, Upstream, reset
+from outgate.dataplane.relay_upstream import EVENTS, READ_BYTES, Upstream, reset
 from outgate.dataplane.relay_verdicts import may_open_early, parse_address
 from outgate.model.flow import TlsHello
 from outgate.model.tunnels import InsideHello
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 WEB_PORTS: Final = frozenset({80, 443})
 """Where the client speaks first, so that nothing need be dialled before it has."""
-READ_BYTES: Final = 16 * 1024
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 _CLIENT_EVENTS: Final = EVENTS & ~select.EPOLLOUT
@@ -257,6 +257,10 @@ class Connection:
         if answer is None:
             self.end(is_reset=True)
             return
+        if len(self._flows.refused) >= self.context.limits.refused_per_devbox:
+            self.end(is_reset=True)
+            return
+        self._flows.refused.add(self)
         policy = self._entry.policy.policy
         self._drop_upstream(is_reset=True)
         self._begin_lingering(render_refusal(answer.status, policy.name, deny, answer.host, with_body=answer.with_body))
@@ -273,15 +277,20 @@ class Connection:
                 pump_requests(self)
             case FlowPhase.FIRST_BYTES:
                 self._read_first()
+            case FlowPhase.HELLO_SENT:
+                pump_behind_hello(self)
             case _:
                 self.is_client_ready = True
 
     def pump_down(self) -> None:
         """Move what the server sent."""
-        if self.flow.phase is FlowPhase.REQUESTS:
-            pump_responses(self)
-        else:
-            self._pump(self.down)
+        match self.flow.phase:
+            case FlowPhase.REQUESTS:
+                pump_responses(self)
+            case FlowPhase.HELLO_SENT:
+                pump_answer(self)
+            case _:
+                self._pump(self.down)
 
     def _pump(self, channel: Channel) -> None:
         try:
@@ -501,6 +510,7 @@ class Connection:
             self._client.close()
         self.down.release(context.pool)
         self._flows.flows.discard(self)
+        self._flows.refused.discard(self)
         context.flows_open -= 1
         self._journal.ended(self.up.moved, self.down.moved, context.loop.now() - self._started_s, error)
 

@@ -25,12 +25,14 @@ class RelayLimits:
 
     ``flows_per_devbox``: as many as the kernel lets one devbox track. ``undecided_per_devbox``: flows that may
     hold first bytes (18 KiB each) at one time. ``flows``: all devboxes together; two descriptors each.
+    ``refused_per_devbox``: flows that are being told why they were refused; one more is reset without a word.
     ``dial_s``: time to connect upstream, enough for a lost SYN to be sent thrice. ``linger_s``: how long a refused
     HTTP client may take to read the page.
     """
 
     flows_per_devbox: int = FLOWS_PER_DEVBOX_MAX
     undecided_per_devbox: int = 1024
+    refused_per_devbox: int = 64
     flows: int = 8192
     dial_s: float = 15.0
     linger_s: float = 3.0
@@ -79,12 +81,13 @@ class DueQueue(Generic[T]):
 
 
 class DevboxFlows(Generic[T]):
-    """The flows of one devbox."""
+    """The flows of one devbox; ``refused`` are those that are still read to their end."""
 
-    __slots__ = ("flows", "undecided")
+    __slots__ = ("flows", "refused", "undecided")
 
     def __init__(self) -> None:
         self.flows: set[T] = set()
+        self.refused: set[T] = set()
         self.undecided = 0
 
 

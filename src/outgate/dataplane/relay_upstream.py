@@ -16,6 +16,8 @@ from outgate.model.addresses import IPAddress
 from outgate.model.names import DomainName
 
 EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+READ_BYTES: Final = 16 * 1024
+"""Taken from a socket in one go; less than that has emptied it (epoll(7))."""
 
 
 def reset(connection: socket.socket) -> None:

@@ -43,7 +43,7 @@ class ClientHelloReader:
     feeds it bounds those.
     """
 
-    __slots__ = ("_message", "_pending", "_result")
+    __slots__ = ("_message", "_pending", "_result", "consumed")
 
     def __init__(self) -> None:
         self._pending = bytearray()
@@ -51,6 +51,8 @@ class ClientHelloReader:
         self._message = bytearray()
         """The handshake message so far, without the record headers."""
         self._result: TlsHello | BadHandshake | None = None
+        self.consumed = 0
+        """How many of the bytes that were fed are in records that have been read: with a hello, where it ends."""
 
     def feed(self, data: bytes) -> NeedMore | TlsHello | BadHandshake:
         """What is known with ``data`` added. A hello or a bad handshake is final; later bytes change nothing."""
@@ -77,6 +79,7 @@ class ClientHelloReader:
             if end > len(pending):
                 break
             self._message += pending[position + _RECORD_HEADER : end]
+            self.consumed += end - position
             position = end
             hello = _read_message(self._message)
             if hello is not None:
@@ -102,7 +105,7 @@ def _record_length(data: bytearray, at: int) -> int:
 
 
 def _read_message(message: bytearray) -> TlsHello | None:
-    """The hello in ``message``, None while it is incomplete. What follows it is not its concern."""
+    """The hello in ``message``, None while it is incomplete."""
     if message[0] != _CLIENT_HELLO:
         raise _MalformedError("the first TLS message is not a ClientHello")
     if len(message) < _MESSAGE_HEADER:
@@ -110,6 +113,9 @@ def _read_message(message: bytearray) -> TlsHello | None:
     end = _MESSAGE_HEADER + int.from_bytes(message[1:_MESSAGE_HEADER], "big")
     if len(message) < end:
         return None
+    if len(message) > end:
+        # Nothing follows a hello in its flight (RFC 8446 §4.1.2); another hello might.
+        raise _MalformedError("bytes behind the ClientHello in its record")
     return TlsHello(_read_hello(bytes(message[_MESSAGE_HEADER:end])))
 
 

@@ -4,9 +4,11 @@ Events go in as calls, commands come out (:mod:`outgate.wire.relay_commands`); t
 
 ::
 
-    FIRST_BYTES ──Judge──► JUDGING ──Dial──► DIALLING ──► PASSING      TLS and the rest: bytes both ways, unread
-         │                    │                   └─────► REQUESTS     HTTP/1: each request read, judged, written anew
-         └────────────────────┴──Refuse──► OVER                        (PASSING after a 101)
+    FIRST_BYTES ──Judge──► JUDGING ──Dial──► DIALLING ──► PASSING      bytes both ways, unread
+         │                    │                   ├─────► REQUESTS     HTTP/1: each request read, judged, written anew
+         │                    │                   │                    (PASSING after a 101)
+         └────────────────────┴──Refuse──► OVER   └─────► HELLO_SENT   TLS by its name, while a second hello may come
+                                                                       (then PASSING)
 
 No byte of the client's goes upstream before the verdict on it. With ``opens_early`` (ports other than 80 and
 443, where a server may speak first) the address that the box chose is dialled at once and the server's bytes
@@ -42,6 +44,7 @@ from outgate.wire.relay_commands import (
     SendUpstream,
 )
 from outgate.wire.relay_requests import RequestRelay
+from outgate.wire.second_hello import SecondHelloWatch, WatchStep
 
 HANDSHAKE_S_MAX: Final = 10.0
 """Time for the first bytes. Programs send them within a round trip; design decision 8 sets the limit."""
@@ -60,6 +63,8 @@ class FlowPhase(Enum):
     DIALLING = auto()
     PASSING = auto()
     REQUESTS = auto()
+    HELLO_SENT = auto()
+    """The server's bytes come by :meth:`RelayFlow.responded`, the client's by :meth:`RelayFlow.receive`."""
     OVER = auto()
 
 
@@ -71,6 +76,7 @@ class RelayFlow:
         "_handshake",
         "_held",
         "_hello",
+        "_hello_bytes",
         "_is_server_heard",
         "_is_upstream_open",
         "_kind",
@@ -78,6 +84,7 @@ class RelayFlow:
         "_opens_early",
         "_phase",
         "_requests",
+        "_watch",
     )
 
     def __init__(self, *, opens_early: bool, now_s: float) -> None:
@@ -88,6 +95,8 @@ class RelayFlow:
         self._kind = FirstBytes.UNKNOWN
         self._held = b""
         self._hello: ClientHelloReader | None = None
+        self._hello_bytes = 0
+        self._watch: SecondHelloWatch | None = None
         self._requests: RequestRelay | None = None
         self._name: DomainName | None = None
         self._is_upstream_open = False
@@ -123,16 +132,18 @@ class RelayFlow:
         """Whether :meth:`receive` has a use for more of the client's bytes now."""
         if self._phase is FlowPhase.REQUESTS:
             return self._requests is not None and self._requests.wants_client
-        return self._phase is FlowPhase.FIRST_BYTES
+        return self._phase in (FlowPhase.FIRST_BYTES, FlowPhase.HELLO_SENT)
 
     def begin(self) -> Commands:
         """The client's connection is there."""
         return (DIAL_CHOSEN,) if self._opens_early else ()
 
     def receive(self, data: bytes, now_s: float) -> Commands:
-        """The client sent ``data``. Call it in the phases FIRST_BYTES and REQUESTS only."""
+        """The client sent ``data``. Call it in the phases FIRST_BYTES, HELLO_SENT and REQUESTS only."""
         if self._phase is FlowPhase.REQUESTS and self._requests is not None:
-            return self._requests.receive(data)
+            return self._after_refusal(self._requests.receive(data))
+        if self._watch is not None:
+            return self._step_watch(self._watch.received(data))
         if self._phase is not FlowPhase.FIRST_BYTES:
             return ()
         if self._deadline_s is None:
@@ -143,7 +154,7 @@ class RelayFlow:
 
     def client_finished(self) -> Commands:
         """The client closed its side."""
-        if self._phase is FlowPhase.REQUESTS:
+        if self._phase in (FlowPhase.REQUESTS, FlowPhase.HELLO_SENT):
             return (FINISH_UPSTREAM,)
         if self._phase is not FlowPhase.FIRST_BYTES:
             return ()
@@ -190,8 +201,14 @@ class RelayFlow:
         self._is_server_heard = True
 
     def responded(self, data: bytes) -> Commands:
-        """In phase REQUESTS: the server sent ``data``, which is on its way to the client."""
+        """In the phases HELLO_SENT and REQUESTS: the server sent ``data``, which is on its way to the client."""
+        if self._watch is not None:
+            return self._step_watch(self._watch.answered(data))
         return self._after_response(self._requests.responded(data) if self._requests is not None else ())
+
+    def server_finished(self) -> Commands:
+        """In phase HELLO_SENT: the server closed its side, and so asks for nothing any more."""
+        return () if self._watch is None else self._step_watch(self._watch.server_finished())
 
     def passed_down(self, count: int) -> Commands:
         """In phase REQUESTS: ``count`` bytes of the server's went to the client unread."""
@@ -228,6 +245,7 @@ class RelayFlow:
             self._hello = ClientHelloReader()
         result = self._hello.feed(data)
         if not isinstance(result, NeedMore):
+            self._hello_bytes = self._hello.consumed
             return self._judge(result)
         return self._refuse_long() if len(self._held) >= FIRST_BYTES_MAX else ()
 
@@ -264,9 +282,26 @@ class RelayFlow:
         held, self._held = self._held, b""
         if self._requests is not None:
             self._phase = FlowPhase.REQUESTS
-            return (PASS_REQUESTS, *self._requests.start())
+            return self._after_refusal((PASS_REQUESTS, *self._requests.start()))
+        if isinstance(self._handshake, TlsHello):
+            self._phase = FlowPhase.HELLO_SENT
+            self._watch = SecondHelloWatch(self._handshake.server_name)
+            rest = held[self._hello_bytes :]
+            sent = SendUpstream(held[: self._hello_bytes])
+            return (sent, *self._step_watch(self._watch.received(rest))) if rest else (sent,)
         self._phase = FlowPhase.PASSING
         return (SendUpstream(held), PASS_BOTH) if held else (PASS_BOTH,)
+
+    def _step_watch(self, step: WatchStep) -> Commands:
+        sent: Commands = (SendUpstream(step.wire),) if step.wire else ()
+        if step.refusal is not None:
+            self._watch = None
+            return (*sent, *self._refuse(Deny(DenyReason.BAD_HANDSHAKE, step.refusal)))
+        if step.is_over:
+            self._watch = None
+            self._phase = FlowPhase.PASSING
+            return (*sent, PASS_BOTH)
+        return sent
 
     def _after_response(self, commands: Commands) -> Commands:
         if PASS_BOTH in commands:

@@ -102,6 +102,9 @@ BAD = {
     ),
     "an extension that ends early": records(hello_message(b"\x00\x00\x00\x09\x00")),
     "a session id longer than 32": records(hello_message(b"", session_id=b"s" * 33)),
+    "a second hello in the same record": records(
+        hello_message(server_name(b"a.test")) + hello_message(server_name(b"b.test"))
+    ),
     "an empty hello": records(b"\x01\x00\x00\x00"),
 }
 

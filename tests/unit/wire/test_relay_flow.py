@@ -29,6 +29,10 @@ from support.hellos import hello
 A, B = DomainName("a.test"), DomainName("b.test")
 GET_A = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 GET_B = b"GET / HTTP/1.1\r\nHost: b.test\r\n\r\n"
+SERVER_HELLO = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + b"r" * 32 + b"\x20"
+RETRY_REQUEST = SERVER_HELLO.replace(
+    b"r" * 32, bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+)
 OK2 = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BY_NAME = Allow(AllowReason.HOSTNAME, RuleRef("allowed_hostnames", 0, "a.test"), "covered")
 BY_ADDRESS = Allow(AllowReason.ADDRESS_BOUND, RuleRef("allowed_hostnames", 0, "a.test"), "by address")
@@ -74,7 +78,8 @@ def test_nothing_goes_out_before_the_verdict_and_then_the_hello_as_received() ->
     assert flow.receive(data[:700], 100.0) == ()
     assert flow.receive(data[700:], 100.1) == (Judge(TlsHello(A)),)
     assert flow.judged(BY_NAME, is_taught=True) == (DIAL_CHOSEN,)
-    assert flow.upstream_opened() == (SendUpstream(data), PASS_BOTH)
+    assert flow.upstream_opened() == (SendUpstream(data),)
+    assert flow.responded(SERVER_HELLO) == (PASS_BOTH,)
     assert (flow.phase, flow.name, flow.handshake) == (FlowPhase.PASSING, A, TlsHello(A))
 
 
@@ -93,11 +98,52 @@ def test_denied_is_a_reset(first: bytes) -> None:
     assert flow.receive(hello("a.test"), 100.0) == ()
 
 
+EARLY_DATA = b"\x17\x03\x03\x00\x02hi"
+
+
 def test_early_data_behind_the_hello_goes_with_it() -> None:
-    flow, data = late(), hello("a.test") + b"\x17\x03\x03\x00\x02hi"
-    flow.receive(data, 100.0)
+    flow = late()
+    flow.receive(hello("a.test") + EARLY_DATA, 100.0)
     flow.judged(BY_NAME, is_taught=True)
-    assert flow.upstream_opened() == (SendUpstream(data), PASS_BOTH)
+    assert flow.upstream_opened() == (SendUpstream(hello("a.test")), SendUpstream(EARLY_DATA))
+    assert flow.receive(EARLY_DATA, 100.0) == (SendUpstream(EARLY_DATA),)
+
+
+def hello_sent() -> RelayFlow:
+    """A flow whose hello, to a.test, went out."""
+    flow = late()
+    flow.receive(hello("a.test"), 100.0)
+    flow.judged(BY_NAME, is_taught=True)
+    assert flow.upstream_opened() == (SendUpstream(hello("a.test")),)
+    assert (flow.phase, flow.wants_client) == (FlowPhase.HELLO_SENT, True)
+    return flow
+
+
+def test_a_second_hello_for_the_same_host_goes_on() -> None:
+    flow = hello_sent()
+    assert flow.responded(RETRY_REQUEST) == ()
+    assert flow.receive(hello("A.test"), 100.0) == (SendUpstream(hello("A.test")), PASS_BOTH)
+    assert flow.phase is FlowPhase.PASSING
+
+
+def test_a_second_hello_for_another_host_is_a_reset() -> None:
+    asked = hello_sent()
+    asked.responded(RETRY_REQUEST)
+    for flow in (asked, hello_sent()):
+        assert refusal(flow.receive(hello("b.test"), 100.0)).deny.reason is DenyReason.BAD_HANDSHAKE
+        assert flow.phase is FlowPhase.OVER
+        assert flow.receive(hello("a.test"), 100.0) == ()
+    flow = late()
+    flow.receive(hello("a.test") + hello("b.test"), 100.0)
+    flow.judged(BY_NAME, is_taught=True)
+    assert refusal(flow.upstream_opened()[1:]).deny.reason is DenyReason.BAD_HANDSHAKE
+
+
+def test_ends_of_either_side_behind_the_hello_are_passed_on() -> None:
+    assert hello_sent().client_finished() == (FINISH_UPSTREAM,)
+    flow = hello_sent()
+    assert flow.server_finished() == (PASS_BOTH,)
+    assert flow.phase is FlowPhase.PASSING
 
 
 def test_what_passed_by_its_address_is_never_vouched_for_by_a_name() -> None:
@@ -180,14 +226,14 @@ def test_a_server_may_speak_before_the_client() -> None:
 def test_a_name_of_this_address_keeps_the_connection() -> None:
     flow = early()
     flow.receive(hello("a.test"), 101.0)
-    assert flow.judged(BY_NAME, is_taught=True) == (SendUpstream(hello("a.test")), PASS_BOTH)
+    assert flow.judged(BY_NAME, is_taught=True) == (SendUpstream(hello("a.test")),)
 
 
 def test_another_name_is_dialled_instead_while_the_server_is_silent() -> None:
     flow = early()
     flow.receive(hello("b.test"), 101.0)
     assert flow.judged(BY_NAME, is_taught=False) == (Dial(B),)
-    assert flow.upstream_opened() == (SendUpstream(hello("b.test")), PASS_BOTH)
+    assert flow.upstream_opened() == (SendUpstream(hello("b.test")),)
 
 
 def test_another_name_is_refused_once_the_server_was_heard() -> None:
