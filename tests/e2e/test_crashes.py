@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,46 +13,13 @@ from runloop_api_client import APIError
 from runloop_api_client.sdk.devbox import Devbox
 from runloop_api_client.sdk.network_policy import NetworkPolicy
 
+from support.server_processes import Part, find_process
 from support.stage import Stage, attempt, finish, run, start
 from support.world import ALLOWED, ALSO, DENIED, IN_NETWORK_A, IN_NO_NETWORK, NETWORK_A
 
 CONVERGED_S_MAX = 30.0
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
-
-
-MODULES = {
-    "gate": "outgate.dataplane.gate",
-    "agent": "outgate.server.agent_process",
-    "api": "outgate.server.api_process",
-}
-
-
-def _descendants(pid: int) -> dict[int, str]:
-    """Process ids below ``pid``, with their command lines."""
-    parents: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            parents[int(path.parent.name)] = int(path.read_text("ascii", "replace").rpartition(")")[2].split()[1])
-    below = {pid}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    commands = {}
-    for child in below - {pid}:
-        with contextlib.suppress(OSError):
-            commands[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return commands
-
-
-def _find(stage: Stage, part: str) -> int:
-    """The process of ``outgate serve`` that runs ``part``."""
-    deadline_s = time.monotonic() + CONVERGED_S_MAX
-    while time.monotonic() < deadline_s:
-        found = [pid for pid, command in _descendants(stage.daemon.pid).items() if f"-m {MODULES[part]} " in command]
-        if found:
-            return min(found)
-        time.sleep(0.05)
-    raise AssertionError(f"no {part} among {_descendants(stage.daemon.pid)}")
 
 
 def _await_enforcing(stage: Stage, devbox: Devbox) -> None:
@@ -74,8 +40,8 @@ def _await_enforcing(stage: Stage, devbox: Devbox) -> None:
     raise AssertionError("name-bound flows did not come back")
 
 
-@pytest.mark.parametrize("part", ["gate", "agent", "api"])
-def test_killing_a_process_opens_nothing_and_heals(stage: Stage, part: str) -> None:
+@pytest.mark.parametrize("part", list(Part), ids=lambda part: part.name.lower())
+def test_killing_a_process_opens_nothing_and_heals(stage: Stage, part: Part) -> None:
     policy = stage.policy(allowed_hostnames=[ALLOWED.name], allowed_cidrs=[{"cidr": NETWORK_A}])
     devbox = stage.devbox(policy)
     attempt(devbox, {"kind": "lookup", "name": ALLOWED.name})
@@ -95,7 +61,7 @@ def test_killing_a_process_opens_nothing_and_heals(stage: Stage, part: str) -> N
     opened = run(devbox, "for i in $(seq 200); do [ -e /tmp/flows-open ] && exit 0; sleep 0.05; done; exit 1")
     assert opened.exit_code == 0
     for pause_s in (0.0, 0.3, 1.0):
-        os.kill(_find(stage, part), signal.SIGKILL)
+        os.kill(find_process(stage.daemon, part), signal.SIGKILL)
         time.sleep(pause_s)
     _await_enforcing(stage, devbox)
     run(devbox, "touch /tmp/stop-traffic /tmp/flows-check")
@@ -180,9 +146,9 @@ def test_killing_processes_while_updates_run_opens_nothing(stage: Stage) -> None
     updating = threading.Thread(target=update)
     updating.start()
     try:
-        for part in random.choices(sorted(MODULES), k=6):
+        for part in random.choices(list(Part), k=6):
             time.sleep(random.random())
-            os.kill(_find(stage, part), signal.SIGKILL)
+            os.kill(find_process(stage.daemon, part), signal.SIGKILL)
     finally:
         stop.set()
         updating.join()

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,9 @@ from starlette.routing import Route
 from outgate.agent.serving import bind_unix, serve_unix
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.client.transport import PeerUnreachableError, unix_url
+from outgate.dataplane.layout import NetworkLayout, choose_layout
 from outgate.model.desired import ExecutionRequest, ExecutionState, HostReport
+from outgate.server.host_network import POOL_FILE
 from outgate.server.places import ensure_host_token
 from outgate.settings import Settings, load_settings
 from support.agent_world import FakeApi
@@ -44,15 +47,15 @@ class AgentRig:
     process: subprocess.Popen[bytes] | None = None
     _executions: int = field(default=0)
 
-    def start(self) -> None:
-        """Start an agent."""
+    def start(self, module: str = "outgate.server.agent_process", *arguments: str) -> None:
+        """Start an agent: production's, or a module of the tests that puts the same one together."""
         environment = {
             **os.environ,
             "OUTGATE_STATE_DIR": str(self.settings.state_dir),
             "OUTGATE_UPSTREAM_DNS": self.internet.resolver,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
         }
-        module = "outgate.server.agent_process"
-        command = self.internet.command(sys.executable, "-m", module, "--parent", str(os.getpid()))
+        command = self.internet.command(sys.executable, "-m", module, "--parent", str(os.getpid()), *arguments)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=log)
 
@@ -67,6 +70,11 @@ class AgentRig:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self.process.wait, 15)
+
+    def layout(self) -> NetworkLayout:
+        """Names and addresses of what the agent made; known once it has chosen its pool."""
+        pool = IPv4Network((self.settings.agent_dir / POOL_FILE).read_text("ascii").strip())
+        return choose_layout(self.settings.instance_id, (), network4=pool)
 
     def gate_pids(self) -> list[int]:
         """The gates that this agent started."""
@@ -112,9 +120,12 @@ def _api_app(api: FakeApi) -> Starlette:
             state = await api.fetch_desired_state(int(query["after"]), float(query["wait_s"]))
         except PeerUnreachableError:
             return Response(status_code=503)
-        return Response(msgspec.json.encode(state))
+        # Not before: a wait that had begun would bring what is put a moment later.
+        await asyncio.sleep(api.answer_s)
+        return Response(msgspec.json.encode(state) if api.nonsense is None else api.nonsense)
 
     async def report(request: Request) -> Response:
+        await asyncio.sleep(api.answer_s)
         try:
             await api.report(msgspec.json.decode(await request.body(), type=HostReport))
         except PeerUnreachableError:
@@ -141,7 +152,7 @@ async def open_agent_rig() -> AsyncIterator[AgentRig]:
     settings = _make_directories(folder)
     rig: AgentRig | None = None
     try:
-        with Internet() as internet, bind_unix(settings.api_socket, mode=0o600) as bound:
+        with Internet() as internet, bind_unix(settings.api_socket) as bound:
             internet.add_host("allowed.example", addresses=(HOST_ADDRESS,), services=EVERYTHING)
             internet.add_host("other.example", addresses=(OTHER_ADDRESS,), services=EVERYTHING)
             api = FakeApi()

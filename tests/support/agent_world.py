@@ -152,6 +152,7 @@ class FakeGate:
         self.policies: dict[str, PolicyDocument] = {}
         self.devboxes: dict[str, GateDevbox] = {}
         self.is_stopped = False
+        self.hangs = False
         self._death = asyncio.Event()
 
     async def run(self) -> None:
@@ -188,6 +189,12 @@ class FakeGate:
         self.frames.append(frame)
         self._take(frame)
         return GateApplied(frame.revision)
+
+    async def check(self, epoch: int) -> None:
+        await asyncio.sleep(0)
+        if self.hangs and epoch == self.epoch:
+            self.kill()
+            raise GateClosedError("the gate did not answer and was killed")
 
     def _take(self, frame: GateApply) -> None:
         if frame.full:
@@ -437,6 +444,10 @@ class FakeApi:
         self.objects: dict[str, bytes] = {}
         self.build_logs: dict[str, dict[tuple[int, int], BuildLogPart]] = {}
         self.is_down = False
+        self.answer_s = 0.0
+        """How long it takes over every answer."""
+        self.nonsense: bytes | None = None
+        """What it answers instead of a desired state."""
         self.reports: list[HostReport] = []
         self.observed: dict[str, ObservedDevbox] = {}
         self.enforced_at_s: dict[int, float] = {}

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from outgate.core.ranges import always_denied_networks
 from outgate.dataplane import netns
+from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.driver import DevboxLink, RouterState, link_devbox
 from outgate.dataplane.layout import NetworkLayout, choose_layout
 from outgate.dataplane.linux import LinuxDriver
@@ -114,8 +115,8 @@ class World:
     layout: NetworkLayout
     drivers: list[LinuxDriver] = field(default_factory=list)
 
-    def driver(self, *, flows_max: int = 4096) -> LinuxDriver:
-        driver = LinuxDriver(self.layout, RulesetOptions(always_denied_networks(), flows_max))
+    def driver(self, *, flows_max: int = 4096, on_step: StepObserver = ignore_step) -> LinuxDriver:
+        driver = LinuxDriver(self.layout, RulesetOptions(always_denied_networks(), flows_max), on_step)
         self.drivers.append(driver)
         return driver
 

@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 GATEWAY4, GATEWAY6 = "10.213.0.254", "fd00::fe"
 WAIT_S = 10.0
+USER = (65534, 65534)
+"""Whom gates become: nobody."""
 _CLONE_NEWNET = 0x4000_0000
 _SETS = """
 table inet outgate {
@@ -147,6 +149,7 @@ class GateWorld:
             dns_addresses=(GATEWAY4, GATEWAY6),
             resolvers=(f"127.0.0.1:{self.resolver.port}",),
             relay_port=0,
+            user=USER,
         )
         self.gate = GateProcess(self.host, config, is_agent_alive=is_agent_alive)
         self._gates.append(self.gate)

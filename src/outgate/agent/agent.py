@@ -5,7 +5,7 @@ Made over protocols, so that tests run it with a driver, a gate, a runtime and a
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -30,6 +30,7 @@ from outgate.agent.record import RecordStore, Stage
 from outgate.agent.reporter import HostApi, Reporter
 from outgate.agent.snapshots import Snapshots
 from outgate.agent.steps import Host
+from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.driver import Denials, Driver
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import OutgateError
@@ -45,9 +46,12 @@ from outgate.model.desired import (
 from outgate.model.flow import HostContext
 from outgate.runtime.base import Runtime, SandboxError
 
+KERNEL_INTERVAL_S: Final = 3.0
+"""How often the kernel is compared with what was set: what somebody changed is repaired within five seconds
+(design §4.4), of which reading and repairing take up to two on a busy host with a thousand devboxes."""
 OBSERVE_INTERVAL_S: Final = 5.0
-"""How often the kernel's table and the sandboxes are compared with what they should be (design §4.4)."""
-_DRIFT_SHOWN_ROUNDS: Final = 12
+"""How often the sandboxes and the gate are looked at."""
+_DRIFT_SHOWN_ROUNDS: Final = 20
 """How many clean observations after a repaired drift its warning stays visible: a minute."""
 
 
@@ -66,7 +70,7 @@ class AgentNeeds:
     """What an agent is made from. ``driver`` lives in ``kernel`` and its router stands.
 
     ``identify_router`` says which router namespace there is, so that a new one is noticed: a gate that lives
-    in the old one serves nobody.
+    in the old one serves nobody. ``on_step`` is told of each step of each apply.
     """
 
     driver: Driver
@@ -83,6 +87,7 @@ class AgentNeeds:
     capacity: HostCapacity | None = None
     identify_router: Callable[[], object] = lambda: None
     check_namespace: NamespaceCheck = is_in_namespace
+    on_step: StepObserver = ignore_step
 
 
 class Agent(GateEvents):
@@ -107,6 +112,7 @@ class Agent(GateEvents):
             health=self._health,
             events=self,
             context=needs.context,
+            on_step=needs.on_step,
         )
         self._reporter = Reporter(
             needs.api, self, self._health, boot_id=secrets.token_hex(8), url=needs.url, capacity=needs.capacity
@@ -124,6 +130,7 @@ class Agent(GateEvents):
             layout=needs.layout,
             health=self._health,
             on_change=self._reporter.devbox_changed,
+            on_step=needs.on_step,
         )
         self._devboxes = Devboxes(host, needs.check_namespace)
         self._denial_records = DenialRecords(needs.layout, needs.context)
@@ -150,7 +157,10 @@ class Agent(GateEvents):
                     self._enforcer.run(),
                     self._reporter.run_reports(),
                     self._reporter.run_polls(),
-                    self._observe_again_and_again(),
+                    # Apart, so that none waits for another that hangs.
+                    _again_and_again(KERNEL_INTERVAL_S, self._observe_kernel),
+                    _again_and_again(OBSERVE_INTERVAL_S, self._observe_sandboxes),
+                    _again_and_again(OBSERVE_INTERVAL_S, self._enforcer.check_gate),
                 ):
                     tasks.create_task(work)
         finally:
@@ -253,16 +263,13 @@ class Agent(GateEvents):
 
     # Every few seconds
 
-    async def _observe_again_and_again(self) -> None:
-        while True:
-            await asyncio.sleep(OBSERVE_INTERVAL_S)
-            await self._observe_kernel()
-            try:
-                await self._sandboxes.observe()
-            except (SandboxError, OSError) as error:
-                self._health.raise_warning(WarningCode.RUNTIME_FAILING, f"Sandboxes cannot be observed: {error}")
-            if self._desired.is_known:
-                self._devboxes.kick_those_with_work()
+    async def _observe_sandboxes(self) -> None:
+        try:
+            await self._sandboxes.observe()
+        except (SandboxError, OSError) as error:
+            self._health.raise_warning(WarningCode.RUNTIME_FAILING, f"Sandboxes cannot be observed: {error}")
+        if self._desired.is_known:
+            self._devboxes.kick_those_with_work()
 
     async def _observe_kernel(self) -> None:
         driver = self._needs.driver
@@ -319,3 +326,9 @@ class Agent(GateEvents):
                 records.append(self._denial_records.make(denial, *found, clock.wall_ms()))
         lost, self._denials_lost = denials.lost - self._denials_lost, denials.lost
         self.flows.add(records, dropped=lost)
+
+
+async def _again_and_again(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        await work()

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from outgate.client.peers import peer_uid
 from outgate.dataplane import netns
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import OutgateError
@@ -40,7 +40,6 @@ DIALS_PER_DEVBOX_MAX: Final = 128
 """Attempts under way. They last longer than a moment only where a server in the devbox does not accept."""
 _BACKLOG: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.1
-_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _REFUSALS: Final = frozenset({errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT})
 
@@ -97,8 +96,7 @@ class DialService:
 
     def _admit(self, peer: socket.socket, visitor: ThreadPoolExecutor) -> None:
         peer.setblocking(False)
-        _pid, uid, _gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if uid not in self._uids or len(self._serving) >= DIALS_MAX:
+        if peer_uid(peer) not in self._uids or len(self._serving) >= DIALS_MAX:
             peer.close()
             return
         task = asyncio.ensure_future(self._answer(peer, visitor))
@@ -107,7 +105,7 @@ class DialService:
 
     async def _answer(self, peer: socket.socket, visitor: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
-        with peer, contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError):
+        with peer, contextlib.suppress(OSError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
             async with asyncio.timeout(REQUEST_WAIT_S):
                 request = _REQUEST.decode(await loop.sock_recv(peer, REQUEST_BYTES_MAX))
             answer, opened = await self._dial(request, visitor)

@@ -40,6 +40,7 @@ from outgate.agent.target import (
     router_state,
 )
 from outgate.core.compile import QUICK_RULES_MAX
+from outgate.dataplane.apply_steps import ApplyStep, StepObserver, ignore_step
 from outgate.dataplane.driver import Applied, Driver, DriverError, RouterState
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
@@ -60,6 +61,9 @@ class Gate(Protocol):
 
     async def apply(self, frame: GateApply) -> GateApplied:
         """Put a table in force. Raises :class:`GateClosedError`."""
+
+    async def check(self, epoch: int) -> None:
+        """See that the gate of ``epoch``, which has a table, answers. Raises :class:`GateClosedError`."""
 
 
 class EnforcerEvents(Protocol):
@@ -85,7 +89,9 @@ class Enforcer:
         health: Health,
         events: EnforcerEvents,
         context: HostContext,
+        on_step: StepObserver = ignore_step,
     ) -> None:
+        self._on_step = on_step
         self._driver, self._thread, self._gate, self._layout = driver, kernel, gate, layout
         self._health, self._events, self._context = health, events, context
         self._aborts = Aborts(driver, self._live_grants)
@@ -177,6 +183,15 @@ class Enforcer:
             return None
         epoch, view = self._gate_view
         return view if epoch == self._gate.epoch else None
+
+    async def check_gate(self) -> None:
+        """Find out about a gate that hangs, also when there is nothing to tell it: it is ended then."""
+        if self._known_gate_view() is None:
+            return
+        try:
+            await self._gate.check(self._gate.epoch)
+        except GateClosedError as error:
+            self._log.warning("gate_check_failed", why=error.message)
 
     # Rounds
 
@@ -295,6 +310,7 @@ class Enforcer:
             self._log.warning("gate_not_told", why=error.message, revision=target.revision)
             return
         self._gate_view = (epoch, wanted)
+        self._on_step(ApplyStep.GATE_TOLD)
 
     async def _set_kernel(self, target: Target) -> Applied:
         state = router_state(target, self._layout)
@@ -307,6 +323,7 @@ class Enforcer:
         except Exception:
             self._must_set = True
             raise
+        self._on_step(ApplyStep.KERNEL_SET)
         before = self._kernel if self._kernel is not None else target
         self._kernel, self._kernel_state, self.failures = target, state, applied.failures
         self._by_slot = {placement.slot: placement for placement in target.placements.values()}
@@ -330,6 +347,7 @@ class Enforcer:
             self.enforced = target.revision
             self._log.info("enforced", revision=target.revision, gate=self._gate.state.name.lower())
             self._events.on_enforced()
+            self._on_step(ApplyStep.ENFORCED)
         self._events.on_round()
 
     def set_host_addresses(self, addresses: frozenset[IPAddress]) -> None:

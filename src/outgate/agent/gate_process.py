@@ -27,6 +27,8 @@ READY_WAIT_S: Final = 10.0
 """Interpreter start and imports take 0.3 s on an idle machine; ten such machines share one in tests."""
 APPLY_WAIT_S: Final = 3.0
 """Judging 10,000 relayed flows again takes some 0.1 s; a gate that needs longer hangs."""
+CHECK_WAIT_S: Final = 10.0
+"""Nobody waits for this answer, so that a gate on a busy host may take longer before it counts as hanging."""
 _RESTART_DELAYS_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STABLE_AFTER_S: Final = 30.0
 """A gate that lived this long died of something new: begin again with the shortest delay."""
@@ -109,25 +111,36 @@ class GateProcess:
         One frame at a time: the answer belongs to the frame before it.
         """
         async with self._turn:
-            if self.state is GateState.CLOSED or self._writer is None:
-                raise GateClosedError("the gate is not running")
-            epoch = self.epoch
-            self._answer = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(APPLY_WAIT_S):
-                    self._writer.write(encode_frame(frame))
-                    await self._writer.drain()
-                    applied = await self._answer
-            except (TimeoutError, OSError) as error:
-                await self._kill(epoch)
-                raise GateClosedError("the gate did not answer and was killed") from error
-            finally:
-                self._answer = None
-            if applied.error is not None:
-                # A table that was refused leaves the old one in force: that gate must not go on.
-                await self._kill(epoch)
-                raise GateClosedError(f"the gate refused its table and was killed: {applied.error}")
-            return applied
+            return await self._exchange(frame, APPLY_WAIT_S)
+
+    async def check(self, epoch: int) -> None:
+        """See that the gate of ``epoch`` answers. It must have a table. Raises as :meth:`apply`."""
+        if self._turn.locked():
+            return  # somebody waits for its answer already
+        async with self._turn:
+            if epoch == self.epoch:
+                await self._exchange(GateApply(revision=0, full=False), CHECK_WAIT_S)
+
+    async def _exchange(self, frame: GateApply, wait_s: float) -> GateApplied:
+        if self.state is GateState.CLOSED or self._writer is None:
+            raise GateClosedError("the gate is not running")
+        epoch = self.epoch
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(wait_s):
+                self._writer.write(encode_frame(frame))
+                await self._writer.drain()
+                applied = await self._answer
+        except (TimeoutError, OSError) as error:
+            await self._kill(epoch)
+            raise GateClosedError("the gate did not answer and was killed") from error
+        finally:
+            self._answer = None
+        if applied.error is not None:
+            # A table that was refused leaves the old one in force: that gate must not go on.
+            await self._kill(epoch)
+            raise GateClosedError(f"the gate refused its table and was killed: {applied.error}")
+        return applied
 
     def restart(self) -> None:
         """End the gate, so that another is started. Does nothing when none runs."""

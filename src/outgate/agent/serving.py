@@ -19,10 +19,9 @@ _REQUESTS_MAX: Final = 4096
 """Waits for executions: as many as the api itself may have open."""
 
 
-def bind_unix(
-    path: Path, *, mode: int, group: int | None = None, kind: socket.SocketKind = socket.SOCK_STREAM
-) -> socket.socket:
-    """A listening socket at ``path``, reachable only as ``mode`` and ``group`` say from its first moment on.
+def bind_unix(path: Path, *, owner: int | None = None, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A listening socket at ``path``, which from its first moment on only the user ``owner`` (None: this process's
+    own) and root can connect to: connect(2) wants the right to write, and a group may have other members.
 
     A socket that was left there is replaced. Raises OSError.
     """
@@ -30,9 +29,9 @@ def bind_unix(
     draft.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, kind)
     bound.bind(str(draft))
-    if group is not None:
-        os.chown(draft, -1, group)
-    draft.chmod(mode)
+    draft.chmod(0o600)
+    if owner is not None:
+        os.chown(draft, owner, -1)
     bound.listen(_REQUESTS_MAX)
     draft.replace(path)
     return bound

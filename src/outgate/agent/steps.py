@@ -24,6 +24,7 @@ from outgate.agent.outcome import failure, is_disk_full_error, outcome_of, start
 from outgate.agent.reconcile import START_ATTEMPTS_MAX, NextStep, Step
 from outgate.agent.record import DevboxRecord, Outcome, RecordStore, Stage
 from outgate.agent.target import Placement
+from outgate.dataplane.apply_steps import ApplyStep, StepObserver, ignore_step
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import InvalidValueError
 from outgate.model.desired import BuildDocument, DevboxDocument, ObservedDevbox, ObservedPhase
@@ -54,6 +55,7 @@ class Host:
     layout: NetworkLayout
     health: Health
     on_change: Callable[[ObservedDevbox], None]
+    on_step: StepObserver = ignore_step
 
 
 class Steps:
@@ -113,6 +115,7 @@ class Steps:
                     # Its blueprint failed or was deleted: nobody can start from what it made any more.
                     await remove_images_of(self._host.runtime, devbox_id, is_complete=False)
                 self._host.records.remove(devbox_id)
+                self._host.on_step(ApplyStep.RECORD_REMOVED)
                 self._link_failures.pop(devbox_id, None)
 
     async def _place(self, desired: DevboxDocument) -> None:
@@ -190,6 +193,7 @@ class Steps:
                 except (SandboxError, InvalidValueError, OSError) as error:
                     self._note_failed_start(record, error)
                     return
+                host.on_step(ApplyStep.SANDBOX_STARTED)
                 host.health.clear(WarningCode.RUNTIME_FAILING)
                 host.sandboxes.started(desired.id, desired.generation)
         if desired.build is not None:
@@ -280,6 +284,7 @@ class Steps:
         host.entrypoints.forget(devbox_id)
         with host.sandboxes.working_on(devbox_id):
             await host.runtime.stop(devbox_id)
+            host.on_step(ApplyStep.SANDBOX_STOPPED)
             host.sandboxes.stopped(devbox_id)
         host.health.clear(WarningCode.RUNTIME_FAILING)
 
@@ -307,6 +312,7 @@ class Steps:
 
     def _store(self, record: DevboxRecord) -> None:
         self._host.records.put(record)
+        self._host.on_step(ApplyStep.RECORDED)
         observed = observe_record(record)
         if observed is not None:
             self._host.on_change(observed)

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import socket
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import structlog
 from outgate.agent.pty_sessions import PtySessions
 from outgate.agent.running_terminals import RunningTerminal, TerminalRefusedError, TerminalRuntime, start_terminal
 from outgate.client.packets import Packet, PacketSocket, close_all
+from outgate.client.peers import peer_uid
 from outgate.model.terminals import (
     AttachPty,
     ControlPty,
@@ -45,10 +47,11 @@ _SIGNAL: Final = msgspec.json.Decoder(SendSignal)
 
 
 class Terminals:
-    """The agent's terminals. Belongs to the event loop's thread."""
+    """The agent's terminals, for processes of ``uids`` that know ``token``. Belongs to the event loop's thread."""
 
-    def __init__(self, runtime: TerminalRuntime, token: str) -> None:
+    def __init__(self, runtime: TerminalRuntime, token: str, uids: Collection[int]) -> None:
         self._runtime = runtime
+        self._uids = frozenset(uids)
         self._digest = hashlib.sha256(token.encode()).digest()
         self._sessions = PtySessions(runtime)
         self._programs: Counter[str] = Counter()
@@ -68,7 +71,7 @@ class Terminals:
                     self._log.warning("accept_failed", error=str(error))
                     await asyncio.sleep(_ACCEPT_PAUSE_S)
                     continue
-                if len(self._connections) >= CONNECTIONS_MAX:
+                if peer_uid(connected) not in self._uids or len(self._connections) >= CONNECTIONS_MAX:
                     connected.close()
                     continue
                 task = asyncio.create_task(self._answer(PacketSocket(connected)))

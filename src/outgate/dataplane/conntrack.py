@@ -109,9 +109,13 @@ class Conntrack:
         flags = nest(_FILTER, u32_host(_FILTER_ORIG_FLAGS, _FILTER_IP_SRC), u32_host(_FILTER_REPLY_FLAGS, 0))
         self._delete(family, tuple_filter + flags)
 
+    def flows(self) -> Iterator[TrackedFlow]:
+        """Every tracked flow. Raises NetlinkError."""
+        return self._walk(b"")
+
     def sources(self) -> frozenset[IPAddress]:
         """Every address that began a tracked flow. Raises NetlinkError."""
-        return frozenset(flow.source for flow in self._walk(b""))
+        return frozenset(flow.source for flow in self.flows())
 
     def _delete(self, family: int, attributes: bytes) -> None:
         payload = struct.pack(">BBH", family, _FLUSH_THIS_FAMILY, 0) + attributes

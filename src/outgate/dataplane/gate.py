@@ -151,6 +151,8 @@ class Gate:
     def _apply(self, update: GateApply) -> GateApplied:
         if self._relay is None and not update.full:
             return GateApplied(revision=update.revision, error="the first update must be a full one.")
+        if update == GateApply(revision=update.revision, full=False):
+            return GateApplied(revision=update.revision)  # the agent asks whether this loop still turns
         # What is decided already goes out under the table it was decided by.
         self._writer.commit()
         try:
@@ -289,6 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(control: socket.socket) -> str:
     config = receive_config(control)
     limits = limits_for_descriptors(privileges.raise_descriptor_limit(), config.flows_per_devbox)
+    if config.user is not None:
+        parent = os.getppid()
+        privileges.become_user(*config.user)
+        privileges.die_with_parent(parent)
     families = tuple({server.family for server in upstream_servers(config)})
     sockets = NamespaceSockets(families, prepare=privileges.keep_capabilities)
     _enter(config)
@@ -300,7 +306,7 @@ def _serve(control: socket.socket) -> str:
         make_relay=lambda needs: _make_relay(needs, listeners, limits, config.front_socket),
     )
     gate = Gate(config, control, parts)
-    privileges.keep_capabilities(privileges.CAP_NET_ADMIN)
+    privileges.keep_capabilities(privileges.Capability.NET_ADMIN)
     # Caches hold some 100,000 objects that live for minutes: looking through them for cycles every 700 allocations
     # costs a fifth of the time of a forwarded query.
     gc.freeze()

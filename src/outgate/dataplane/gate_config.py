@@ -42,6 +42,9 @@ class GateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     tunnel_domain: str | None = None
     front_socket: str | None = None
     """Where the tunnel front takes connections out of devboxes; set together with ``tunnel_domain``."""
+    user: tuple[int, int] | None = None
+    """The uid and gid that the gate takes on before it reads a byte of a devbox's. Even without capabilities, root
+    owns the host's files and may write them. None: it stays who it is."""
 
 
 def host_context(config: GateConfig) -> HostContext:

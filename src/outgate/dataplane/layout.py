@@ -32,6 +32,14 @@ RELAY_MARK: Final = 0x1
 RELAY_TABLE: Final = 100
 """Routing table, in the router namespace, that delivers marked packets locally."""
 RELAY_RULE_PRIORITY: Final = 100
+FORWARD_MARK: Final = 0x2
+"""Packet mark, set by the table alone, without which nothing of a devbox finds a way out of the router namespace."""
+FORWARD_TABLE: Final = 101
+"""Routing table, in the router namespace, that alone has the default routes. With the table of rules gone (somebody
+flushed it), packets are not marked, find no route, and so stay inside."""
+FORWARD_RULE_PRIORITY: Final = 101
+OWN_RULE_PRIORITY: Final = 40_000
+"""Behind the main table: the router namespace's own packets (the relay's) take the default routes too."""
 RELAY_PORT: Final = 15001
 """Where the relay listens (IP_TRANSPARENT, both families) unless the layout says otherwise."""
 ROUTER_LINK_LOCAL: Final = IPv6Address("fe80::1")

@@ -17,7 +17,11 @@ from outgate.dataplane.driver import DevboxLink
 from outgate.dataplane.layout import (
     BOX_LINK,
     BOX_LINK_INDEX,
+    FORWARD_MARK,
+    FORWARD_RULE_PRIORITY,
+    FORWARD_TABLE,
     LINK_INDEX_BASE,
+    OWN_RULE_PRIORITY,
     RELAY_RULE_PRIORITY,
     ROUTER_LINK_LOCAL,
     NetworkLayout,
@@ -37,7 +41,7 @@ from outgate.dataplane.rtnetlink import (
     LinkEnd,
     Request,
     Route,
-    Rule,
+    add_link_rule,
     add_mark_rule,
     add_veth,
     doom_link,
@@ -51,7 +55,6 @@ from outgate.dataplane.rtnetlink import (
     parse_link,
     parse_neighbour,
     parse_routes,
-    parse_rule,
     raise_link,
     remove_doomed_links,
     set_address,
@@ -62,6 +65,7 @@ from outgate.dataplane.sysctl import write_sysctls
 from outgate.model.addresses import IPAddress
 
 LOOPBACK_INDEX: Final = 1
+LOOPBACK: Final = "lo"
 _AF_INET, _AF_INET6 = 2, 10
 _DEFAULT4: Final = IPv4Network("0.0.0.0/0")
 _DEFAULT6: Final = IPv6Network("::/0")
@@ -111,10 +115,13 @@ class Rtnetlink:
         """Every link."""
         return [parse_link(m) for m in self._socket.dump(RTM_GETLINK, dump_links_payload(), doing="reading links")]
 
+    def address_messages(self) -> list[Message]:
+        """Every address, not yet parsed."""
+        return self._socket.dump(RTM_GETADDR, dump_addresses_payload(), doing="reading addresses")
+
     def addresses(self) -> list[tuple[int, IPAddress, int]]:
         """(link index, address, prefix length) of every address."""
-        messages = self._socket.dump(RTM_GETADDR, dump_addresses_payload(), doing="reading addresses")
-        return [parse_address(m) for m in messages]
+        return [parse_address(message) for message in self.address_messages()]
 
     def route_messages(self) -> list[Message]:
         """Every route of every table, not yet parsed."""
@@ -129,10 +136,10 @@ class Rtnetlink:
         messages = self._socket.dump(RTM_GETNEIGH, dump_neighbours_payload(), doing="reading neighbours")
         return [found for m in messages if (found := parse_neighbour(m)) is not None]
 
-    def rules(self) -> list[Rule]:
-        """Every routing rule of both families."""
+    def rule_messages(self) -> list[Message]:
+        """Every routing rule of both families, not yet parsed."""
         return [
-            parse_rule(message)
+            message
             for family in (_AF_INET, _AF_INET6)
             for message in self._socket.dump(RTM_GETRULE, dump_routes_payload(family), doing="reading rules")
         ]
@@ -216,8 +223,11 @@ def router_requests(layout: NetworkLayout) -> Iterator[Request]:
         yield set_address(LOOPBACK_INDEX, gateway)
         # Addresses of the pool that nobody has must not go back out by the default route.
         yield set_route(pool, kind=RTN_UNREACHABLE)
+        yield set_route(pool, kind=RTN_UNREACHABLE, table=FORWARD_TABLE)
         yield set_route(local, link_index=LOOPBACK_INDEX, table=layout.relay_table, kind=RTN_LOCAL)
         yield add_mark_rule(family, RELAY_RULE_PRIORITY, layout.relay_mark, layout.relay_table)
+        yield add_mark_rule(family, FORWARD_RULE_PRIORITY, FORWARD_MARK, FORWARD_TABLE)
+        yield add_link_rule(family, OWN_RULE_PRIORITY, LOOPBACK, FORWARD_TABLE)
 
 
 def create_devbox(router: Rtnetlink, layout: NetworkLayout, devbox: DevboxLink, mtu: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from outgate.dataplane import netns
+from outgate.dataplane.apply_steps import ApplyStep, StepObserver, ignore_step
 from outgate.dataplane.conntrack import Conntrack, TrackedFlow
 from outgate.dataplane.denials import LinuxDenials
 from outgate.dataplane.driver import (
@@ -68,9 +69,10 @@ class LinuxDriver:
     ``layout.has_ipv6`` is what is wanted; :meth:`ensure_router` says what the host allows.
     """
 
-    def __init__(self, layout: NetworkLayout, options: RulesetOptions) -> None:
+    def __init__(self, layout: NetworkLayout, options: RulesetOptions, on_step: StepObserver = ignore_step) -> None:
         self._layout = layout
         self._options = options
+        self._on_step = on_step
         self._host = HostNetwork()
         self._host_conntrack = Conntrack()
         self._router: Router | None = None
@@ -152,6 +154,7 @@ class LinuxDriver:
         revoked = live_grants(old.plans.values()) - live_grants(new.plans.values())
         if added_policies:
             router.nft.run(render_new_policies(added_policies))
+            self._on_step(ApplyStep.POLICIES_ADDED)
             self._learn_policies(router, added_policies)
         messages = [*close_devboxes(gone), *change_policies(old, new)]
         # A policy's maps may change a moment after the set of its devboxes does, and so a devbox that comes to a
@@ -161,20 +164,24 @@ class LinuxDriver:
         moving = [name for name in moved if name not in shut]
         messages += closing + move_devboxes((kept[name] for name in moving), (new.devboxes[name] for name in moving))
         router.netfilter.batch(messages)
+        self._on_step(ApplyStep.ELEMENTS_CHANGED)
         if shut:
             router.netfilter.batch(open_devboxes(new.devboxes[name] for name in shut))
+            self._on_step(ApplyStep.MOVED_OPENED)
         self._state = replace(new, devboxes={name: new.devboxes[name] for name in kept})
         # The grants of the former policy may be live for others, so a moved devbox keeps no flow.
         self._forget(router, (kept[name] for name in moved))
         self._remove(router, gone)
         if removed_policies:
             router.nft.run(render_removed_policies(removed_policies))
+            self._on_step(ApplyStep.POLICIES_REMOVED)
             self._unlearn_policies(removed_policies)
         failures = self._create(router, new)
         return Applied(revoked, failures)
 
     def _replace(self, state: RouterState) -> Applied:
         self.ensure_router()
+        self._on_step(ApplyStep.ROUTER_ENSURED)
         router = self._opened()
         links = router.observe_links()
         kept = {
@@ -185,18 +192,24 @@ class LinuxDriver:
             and netns.has_namespace(self._layout.devbox_namespace(devbox.slot))
         }
         kept_links = {devbox.link for devbox in kept.values()}
-        live_before, policies_before = router.observe_live(), router.observe_policies()
+        live_before = router.observe_live()
         pins = [pin for pin in router.observe_pins() if pin.link in kept_links]
         current = replace(state, devboxes=kept)
-        router.nft.run(render_replacement(self._layout, self._options, current, pins))
+        foreign = "".join(f"delete table {table}\n" for table in router.observe_foreign_tables())
+        router.nft.run(foreign + render_replacement(self._layout, self._options, current, pins))
+        self._on_step(ApplyStep.TABLE_REPLACED)
+        # First: with a link's last address, the kernel removes all its routes.
+        router.remove_strangers(kept.values())
         self._print = router.observe_print()
         self._state = current
         for devbox in kept.values():
             near, far = router_end(self._layout, devbox.slot), box_end(devbox.slot)
             router.links.do(router_side_requests(devbox, near, far))
+        self._on_step(ApplyStep.LINKS_SET)
         self._remove_leftovers(router, links.keys(), {devbox.slot for devbox in kept.values()})
-        self._forget_strangers(router, kept.values())
-        self._forget(router, (box for box in kept.values() if _has_moved(box, policies_before)))
+        self._on_step(ApplyStep.LEFTOVERS_REMOVED)
+        self._forget_strangers(router, current)
+        self._on_step(ApplyStep.STRANGERS_FORGOTTEN)
         failures = self._create(router, state)
         return Applied(live_before - live_grants(state.plans.values()), failures, is_replaced=True)
 
@@ -210,6 +223,7 @@ class LinuxDriver:
         failures: dict[str, str] = {}
         created: list[DevboxLink] = []
         remove_devboxes(router.links, self._layout, [devbox.slot for devbox in missing])
+        self._on_step(ApplyStep.PLACES_CLEARED)
         for devbox in missing:
             try:
                 create_devbox(router.links, self._layout, devbox, mtu)
@@ -217,15 +231,21 @@ class LinuxDriver:
                 failures[devbox.devbox_id] = f"Devbox {devbox.devbox_id} got no link: {error}"
             else:
                 created.append(devbox)
+                self._on_step(ApplyStep.LINK_MADE)
         router.netfilter.batch(open_devboxes(created))
+        self._on_step(ApplyStep.DEVBOXES_OPENED)
         opened = {devbox.devbox_id: devbox for devbox in created}
         self._state = replace(state, devboxes={**state.devboxes, **opened})
         return failures
 
     def _remove(self, router: Router, devboxes: Collection[DevboxLink]) -> None:
         """Remove links, namespaces, pins, counters and tracked flows of devboxes that are closed already."""
+        if not devboxes:
+            return
         remove_devboxes(router.links, self._layout, [devbox.slot for devbox in devboxes])
+        self._on_step(ApplyStep.LINKS_REMOVED)
         router.forget_links(devbox.link for devbox in devboxes)
+        self._on_step(ApplyStep.PINS_FORGOTTEN)
         self._forget(router, devboxes)
 
     def _remove_leftovers(self, router: Router, slots: Iterable[int], kept: Collection[int]) -> None:
@@ -236,16 +256,31 @@ class LinuxDriver:
 
     def _forget(self, router: Router, devboxes: Iterable[DevboxLink]) -> None:
         addresses = _addresses(devboxes)
+        if not addresses:
+            return
         router.conntrack.forget_by_sources(addresses)
         self._host_conntrack.forget_by_sources(addresses)
+        self._on_step(ApplyStep.FLOWS_FORGOTTEN)
 
-    def _forget_strangers(self, router: Router, kept: Iterable[DevboxLink]) -> None:
-        """Forget the flows of addresses that no devbox has: a slot must not inherit any."""
+    def _forget_strangers(self, router: Router, state: RouterState) -> None:
+        """Forget the flows of addresses that no devbox has, and those under grants of another policy.
+
+        A slot must not inherit any; and a driver that died after it had moved a devbox to another policy, and
+        before it forgot the devbox's flows, left flows under grants that are live for others only.
+        """
         layout = self._layout
-        known = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6} | _addresses(kept)
-        strangers = {address for address in router.conntrack.sources() - known if self._is_of_pool(address)}
-        router.conntrack.forget_by_sources(strangers)
-        self._host_conntrack.forget_by_sources(strangers)
+        known = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6}
+        owners = {address: devbox for devbox in state.devboxes.values() for address in devbox.addresses}
+        live = live_grants(state.plans.values())
+        doomed: set[IPAddress] = set()
+        for flow in router.conntrack.flows():
+            owner = owners.get(flow.source)
+            if owner is None:
+                doomed |= {flow.source} - known if self._is_of_pool(flow.source) else set()
+            elif flow.mark in live and flow.mark not in state.plans[owner.policy_number].live:
+                doomed |= set(owner.addresses)
+        router.conntrack.forget_by_sources(doomed)
+        self._host_conntrack.forget_by_sources(doomed)
 
     def _is_of_pool(self, address: IPAddress) -> bool:
         return address in (self._layout.pool4 if address.version == 4 else self._layout.pool6)
@@ -368,10 +403,6 @@ def _addresses(devboxes: Iterable[DevboxLink]) -> frozenset[IPAddress]:
 
 def _plan(state: RouterState, devbox_id: str) -> PolicyPlan:
     return state.plans[state.devboxes[devbox_id].policy_number]
-
-
-def _has_moved(devbox: DevboxLink, chains: Mapping[str, str]) -> bool:
-    return chains.get(devbox.link, policy_chain(devbox.policy_number)) != policy_chain(devbox.policy_number)
 
 
 def _old_plan(old: RouterState, new: RouterState, devbox_id: str) -> PolicyPlan | None:

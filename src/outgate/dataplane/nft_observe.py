@@ -11,9 +11,11 @@ from typing import Final
 from outgate.dataplane.netlink import Message, digest_messages, iterate_attributes, parse_attributes, text
 from outgate.dataplane.nfnetlink import Nfnetlink
 
-_GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 4, 7, 10, 13
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _FAMILY_UNSPEC, _FAMILY_INET, _FAMILY_IPV4, _FAMILY_IPV6 = 0, 1, 2, 10
 _FAMILY_NAMES: Final = {_FAMILY_INET: "inet", _FAMILY_IPV4: "ip", _FAMILY_IPV6: "ip6"}
+_ALL_FAMILY_NAMES: Final = {**_FAMILY_NAMES, 3: "arp", 5: "netdev", 7: "bridge"}
+_TABLE_NAME: Final = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _HOOK_NUMBER: Final = 1
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
@@ -62,6 +64,16 @@ def observe_chains(netfilter: Nfnetlink, table: str) -> dict[str, ChainPrint]:
     return {name: ChainPrint(bases.get(name, b""), tuple(listed)) for name, listed in rules.items()}
 
 
+def observe_tables(netfilter: Nfnetlink) -> frozenset[str]:
+    """Every table of the namespace, as ``family name``. Raises NetlinkError."""
+    messages = netfilter.dump(_GET_TABLE, b"", doing="reading tables", family=_FAMILY_UNSPEC)
+    return frozenset(
+        f"{_ALL_FAMILY_NAMES[message.payload[0]]} {_text(parse_attributes(message.payload[4:]), _TABLE_NAME)}"
+        for message in messages
+        if message.payload[0] in _ALL_FAMILY_NAMES
+    )
+
+
 def observe_sets(netfilter: Nfnetlink, table: str) -> dict[str, bytes]:
     """What the sets of a table (family inet) are, by name: flags, key length and data type. Raises NetlinkError.
 
@@ -95,8 +107,9 @@ def _set_print(parts: Mapping[int, bytes]) -> bytes:
 
 
 def digest_table(netfilter: Nfnetlink, table: str) -> bytes:
-    """A digest of all chains and sets of the namespace and of the rules of ``table``. Raises NetlinkError."""
+    """A digest of all tables, chains and sets of the namespace and of the rules of ``table``. Raises NetlinkError."""
     messages = [
+        *netfilter.dump(_GET_TABLE, b"", doing="reading tables", family=_FAMILY_UNSPEC),
         *netfilter.dump(_GET_CHAIN, b"", doing="reading chains"),
         *netfilter.dump(_GET_SET, b"", doing="reading sets"),
         *netfilter.dump(_GET_RULE, text(_RULE_TABLE, table), doing="reading rules"),

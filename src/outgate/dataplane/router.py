@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -11,14 +11,8 @@ from outgate.dataplane import netns
 from outgate.dataplane.conntrack import Conntrack
 from outgate.dataplane.driver import DevboxLink, RouterState
 from outgate.dataplane.elements import STATE_SETS, set_elements
-from outgate.dataplane.layout import (
-    LINK_INDEX_BASE,
-    RELAY_RULE_PRIORITY,
-    UPLINK_INDEX,
-    NetworkLayout,
-)
+from outgate.dataplane.layout import LINK_INDEX_BASE, NetworkLayout
 from outgate.dataplane.links import (
-    LOOPBACK_INDEX,
     Rtnetlink,
     box_end,
     link_alias,
@@ -27,15 +21,29 @@ from outgate.dataplane.links import (
     router_sysctls,
 )
 from outgate.dataplane.netlink import NetlinkError, digest_messages
-from outgate.dataplane.nfnetlink import Element, JumpTo, Nfnetlink, delete_elements, key_link
+from outgate.dataplane.nfnetlink import Element, Nfnetlink, delete_elements, key_link
 from outgate.dataplane.nft import Nft
-from outgate.dataplane.nft_observe import ChainPrint, digest_elements, digest_table, observe_chains, observe_sets
+from outgate.dataplane.nft_observe import (
+    ChainPrint,
+    digest_elements,
+    digest_table,
+    observe_chains,
+    observe_sets,
+    observe_tables,
+)
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, dump_pins
-from outgate.dataplane.rtnetlink import RT_TABLE_MAIN, Link, Route, parse_routes
+from outgate.dataplane.routing import (
+    Wanted,
+    compare_addresses,
+    compare_routes,
+    compare_rules,
+    remove_strangers,
+    wanted_routing,
+)
+from outgate.dataplane.rtnetlink import Link
 from outgate.dataplane.ruleset import (
     DENIED,
     DENIED_LOGGED,
-    DEVBOX_POLICY,
     FLOOR4,
     FLOOR6,
     FLOWS,
@@ -102,11 +110,19 @@ class Router:
             ensure_sysctls(router_sysctls())
         self.links.do(router_requests(self.layout), ignoring=_ALREADY_THERE)
 
+    def remove_strangers(self, devboxes: Collection[DevboxLink]) -> None:
+        """Remove rules, routes and addresses that do not belong there."""
+        remove_strangers(self.links, wanted_routing(self.layout, devboxes))
+
     def observe_links(self) -> dict[int, Link]:
         """The devbox links by slot, whoever they belong to."""
         named = {link.name: link for link in self.links.links()}
         slots = {name: _slot(name) for name in named}
         return {slot: named[name] for name, slot in slots.items() if slot is not None}
+
+    def observe_foreign_tables(self) -> tuple[str, ...]:
+        """Tables of others, as ``family name``; their rules could grant what ours do not."""
+        return tuple(sorted(observe_tables(self.netfilter) - {f"inet {TABLE}"}))
 
     def observe_live(self) -> frozenset[int]:
         """The grants that are live in the kernel; none when there is no table."""
@@ -117,20 +133,6 @@ class Router:
                 return frozenset()
             raise
         return frozenset(int.from_bytes(element.key, sys.byteorder) for element in elements)
-
-    def observe_policies(self) -> dict[str, str]:
-        """Which chain judges each link in the kernel; none when there is no table."""
-        try:
-            elements = self.netfilter.dump_elements(TABLE, DEVBOX_POLICY)
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                return {}
-            raise
-        return {
-            element.key.rstrip(b"\0").decode("ascii", "replace"): element.data.chain
-            for element in elements
-            if isinstance(element.data, JumpTo)
-        }
 
     def observe_pins(self) -> list[Pin]:
         """Every pin; none when there is no table."""
@@ -181,11 +183,12 @@ class Router:
         Reading and parsing everything takes a second at 1,000 policies. So what the kernel sent is remembered by
         its digest: the same bytes need no second look as long as they are held against the same thing.
         """
+        wanted = wanted_routing(self.layout, state.devboxes.values())
         return [
             *self._compare_table(expected),
             *self._compare_elements(state),
-            *self._compare_settings(),
-            *self._compare_routes(state),
+            *self._compare_settings(wanted),
+            *self._compare_routes(state, wanted),
             *self._compare_links(state.devboxes.values()),
         ]
 
@@ -193,7 +196,10 @@ class Router:
         digest = digest_table(self.netfilter, TABLE)
         if self._is_verified(_TABLE, expected, digest):
             return
-        sentences = list(_compare_prints(expected, self.observe_print()))
+        sentences = [
+            *_compare_prints(expected, self.observe_print()),
+            *(f"The table {table} does not belong there." for table in self.observe_foreign_tables()),
+        ]
         if not sentences:
             self._verified[_TABLE] = (expected, digest)
         yield from sentences
@@ -225,44 +231,22 @@ class Router:
         known = self._verified.get(name)
         return known is not None and known[0] is source and known[1] == digest
 
-    def _compare_settings(self) -> Iterable[str]:
-        layout = self.layout
+    def _compare_settings(self, wanted: Wanted) -> Iterable[str]:
         with netns.entered(self.namespace):
             for name in observe_differing(router_sysctls()):
                 yield f"net/{name} of the router namespace is not {router_sysctls()[name]}."
-        ours = [
-            rule
-            for rule in self.links.rules()
-            if (rule.priority, rule.mark, rule.table) == (RELAY_RULE_PRIORITY, layout.relay_mark, layout.relay_table)
-        ]
-        if len(ours) != (2 if layout.has_ipv6 else 1):
-            yield "The routing rule of the relay is gone or doubled."
-        addresses = {address for _, address, _ in self.links.addresses()}
-        if layout.gateway4 not in addresses or (layout.has_ipv6 and layout.gateway6 not in addresses):
-            yield "The gateway's address is gone."
+        yield from compare_rules(self.links.rule_messages(), wanted)
+        yield from compare_addresses(self.links.address_messages(), wanted)
 
-    def _compare_routes(self, state: RouterState) -> Iterable[str]:
+    def _compare_routes(self, state: RouterState, wanted: Wanted) -> Iterable[str]:
         messages = self.links.route_messages()
         digest = digest_messages(messages, 0)
         if self._is_verified(_ROUTES, state, digest):
             return
-        sentences = list(self._compare_each_route(state, [route for m in messages for route in parse_routes(m)]))
+        sentences = list(compare_routes(messages, wanted))
         if not sentences:
             self._verified[_ROUTES] = (state, digest)
         yield from sentences
-
-    def _compare_each_route(self, state: RouterState, routes: Iterable[Route]) -> Iterable[str]:
-        present = {(route.version, route.table, route.packed, route.link_index) for route in routes}
-        for version in (4, 6) if self.layout.has_ipv6 else (4,):
-            if (version, self.layout.relay_table, b"", LOOPBACK_INDEX) not in present:
-                yield f"The relay's IPv{version} route is gone."
-            if (version, RT_TABLE_MAIN, b"", UPLINK_INDEX) not in present:
-                yield f"The router namespace has no IPv{version} default route."
-        for devbox in state.devboxes.values():
-            index = router_end(self.layout, devbox.slot).index
-            for address in devbox.addresses:
-                if (address.version, RT_TABLE_MAIN, address.packed, index) not in present:
-                    yield f"The route to {address} of devbox {devbox.devbox_id} is gone."
 
     def _compare_links(self, devboxes: Iterable[DevboxLink]) -> Iterable[str]:
         links = self.observe_links()

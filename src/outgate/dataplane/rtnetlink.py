@@ -26,10 +26,10 @@ from outgate.model.addresses import IPAddress
 NETLINK_ROUTE: Final = 0
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
-RTM_NEWRULE, RTM_GETRULE = 32, 34
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 
 _AF_UNSPEC, _AF_INET, _AF_INET6 = 0, 2, 10
 _IFF_UP: Final = 1
@@ -43,13 +43,13 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD: Final = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
 _RT_TABLE_COMPAT, RT_TABLE_MAIN, RT_TABLE_LOCAL = 252, 254, 255
-_RTPROT_STATIC: Final = 4
+_RTPROT_KERNEL, _RTPROT_STATIC = 2, 4
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_HOST = 0, 253, 254
 RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE = 1, 2, 7
 _RTNH_F_ONLINK: Final = 4
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT: Final = 0x80
-_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
+_FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 3, 6, 10, 15, 16
 _FR_ACT_TO_TBL: Final = 1
 
 _IFINFO: Final = struct.Struct("=BxHiII")
@@ -106,6 +106,8 @@ class Route:
     link_index: int | None
     gateway: IPAddress | None
     priority: int
+    is_kernels: bool = False
+    """Whether the kernel made it by itself, for an address."""
 
     @property
     def version(self) -> int:
@@ -128,6 +130,8 @@ class Rule:
     mark: int
     mask: int
     table: int
+    link: str = ""
+    """The incoming link that it is about; ``lo`` stands for packets of the namespace itself."""
 
 
 def _family(address: IPAddress | Network) -> int:
@@ -233,6 +237,19 @@ def add_mark_rule(family: int, priority: int, mark: int, table: int) -> Request:
     return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, f"adding the rule for mark {mark}")
 
 
+def add_link_rule(family: int, priority: int, link: str, table: int) -> Request:
+    """Route what comes in by ``link`` (``lo``: what the namespace itself sends) by ``table``. EEXIST as above."""
+    payload = _RTMSG.pack(family, 0, 0, 0, _RT_TABLE_COMPAT, 0, 0, _FR_ACT_TO_TBL, 0)
+    payload += u32_host(_FRA_PRIORITY, priority) + text(_FRA_IIFNAME, link) + u32_host(_FRA_TABLE, table)
+    return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, f"adding the rule for {link}")
+
+
+def remove_found(message: Message) -> Request:
+    """Remove the address, route or rule that a dump told of. ESRCH, ENOENT or EADDRNOTAVAIL when it is gone."""
+    kinds = {RTM_NEWADDR: RTM_DELADDR, RTM_NEWROUTE: RTM_DELROUTE, RTM_NEWRULE: RTM_DELRULE}
+    return Request(kinds[message.type], 0, message.payload, "removing what does not belong there")
+
+
 def link_payload(index: int) -> bytes:
     """Payload of a request for one link."""
     return _ifinfo(index, 0) + u32_host(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
@@ -281,7 +298,7 @@ def parse_address(message: Message) -> tuple[int, IPAddress, int]:
 
 def parse_routes(message: Message) -> Iterable[Route]:
     """The routes of one message of a dump: one for each next hop. Raises NetlinkError."""
-    family, length, _, _, table, _protocol, _scope, kind, _flags = _RTMSG.unpack_from(message.payload)
+    family, length, _, _, table, protocol, _scope, kind, _flags = _RTMSG.unpack_from(message.payload)
     if family not in (_AF_INET, _AF_INET6):
         return
     parts = parse_attributes(message.payload[_RTMSG.size :])
@@ -299,6 +316,7 @@ def parse_routes(message: Message) -> Iterable[Route]:
             link_index=index,
             gateway=None if address is None else ip_address(address),
             priority=priority,
+            is_kernels=protocol == _RTPROT_KERNEL,
         )
 
 
@@ -325,6 +343,7 @@ def parse_rule(message: Message) -> Rule:
         mark=_u32(parts.get(_FRA_FWMARK)) or 0,
         mask=_u32(parts.get(_FRA_FWMASK)) or 0,
         table=_u32(parts.get(_FRA_TABLE)) or table,
+        link=_text(parts.get(_FRA_IIFNAME)),
     )
 
 

@@ -3,7 +3,8 @@
 How a packet of a devbox travels, hook by hook:
 
 * ``check_source`` (raw): only with the source address that its link was given. Neighbour discovery is the one
-  thing that may also come from a link-local address. Lookups at the gateway are not tracked.
+  thing that may also come from a link-local address. Lookups at the gateway are not tracked. What passes is
+  marked: only marked packets find a route out, so that without this table nothing does.
 * ``judge`` (mangle): flows under a live grant and flows of the relay go on; everything new is decided here, in
   this order: lookups elsewhere → our DNS gate; tunnels, which are at the gateway → relay; the deny floor; the
   chain of the devbox's policy (which writes the grant into the flow's mark); names (``name_bound``: pinned
@@ -26,7 +27,7 @@ from typing import Final
 
 from outgate.core.ranges import embedding_networks
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
-from outgate.dataplane.layout import NetworkLayout
+from outgate.dataplane.layout import FORWARD_MARK, NetworkLayout
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, encode_names
 from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN, TUNNELS_JUDGE, TUNNELS_RELAY
 from outgate.model.addresses import IPAddress
@@ -228,6 +229,7 @@ def _render_policy(plan: PolicyPlan) -> str:
         cidr=cidr_map(number),
         net=address_map(number),
         grant_all=_mark(GRANT_ALL_BIT | number),
+        forward_mark=_mark(FORWARD_MARK),
     )
     return f"{ports}\n{others}\n{chain}"
 
@@ -240,6 +242,7 @@ def _render_chains(layout: NetworkLayout, options: RulesetOptions) -> str:
         gateway4=layout.gateway4,
         gateway6=layout.gateway6,
         relay_mark=_mark(layout.relay_mark),
+        forward_mark=_mark(FORWARD_MARK),
         relay_port=layout.relay_port,
         flows_max=options.flows_per_devbox_max,
         bare_resets=_render_bare_resets(),

@@ -14,8 +14,8 @@ POLICY_CHAIN: Final = Template("""\
             ct original ip daddr . meta l4proto . ct original proto-dst map @$cidr accept
         meta l4proto != { tcp, udp } ct mark set ct original ip daddr . meta l4proto map @$net accept
         meta mark set $grant_all
-        meta mark @live ct mark set meta mark meta mark set 0x00000000 accept
-        meta mark set 0x00000000
+        meta mark @live ct mark set meta mark meta mark set $forward_mark accept
+        meta mark set $forward_mark
     }
 """)
 
@@ -36,12 +36,12 @@ CHAINS: Final = Template("""\
         # Every kernel announces its groups when a link comes up; that is nobody's attempt at anything.
         ip protocol igmp drop
         ip daddr $gateway4 meta l4proto { tcp, udp } th dport 53 notrack
-        accept
+        meta mark set $forward_mark accept
     }
 
     chain own_source6 {
         ip6 daddr $gateway6 meta l4proto { tcp, udp } th dport 53 notrack
-        accept
+        meta mark set $forward_mark accept
     }
 
     chain neighbour {

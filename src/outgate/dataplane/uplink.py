@@ -19,7 +19,7 @@ from string import Template
 from typing import Final
 
 from outgate.dataplane import netns
-from outgate.dataplane.layout import UPLINK_INDEX, UPLINK_ROUTER, NetworkLayout
+from outgate.dataplane.layout import FORWARD_TABLE, UPLINK_INDEX, UPLINK_ROUTER, NetworkLayout
 from outgate.dataplane.links import Rtnetlink
 from outgate.dataplane.netlink import NetlinkError
 from outgate.dataplane.nfnetlink import Nfnetlink
@@ -190,11 +190,15 @@ class HostNetwork:
         if not self._is_table_known(layout):
             sentences.append(f"The table inet {UPLINK_TABLE} is gone or was changed.")
         index = links[layout.uplink_host].index
-        has_route = any(
-            route.destination == layout.pool4 and route.link_index == index for route in self._links.routes()
-        )
-        if not has_route:
-            sentences.append(f"The host's route to {layout.pool4} is gone.")
+        routes_there = {route.destination for route in self._links.routes() if route.link_index == index}
+        neighbours = {(link, address) for link, address, _hardware in self._links.neighbours()}
+        for pool, router in ((layout.pool4, layout.uplink_router4), (layout.pool6, layout.uplink_router6)):
+            if pool.version == 6 and not layout.has_ipv6:
+                continue
+            if pool not in routes_there:
+                sentences.append(f"The host's route to {pool} is gone.")
+            if (index, router) not in neighbours:
+                sentences.append(f"The neighbour {router} of the uplink is gone.")
         return tuple(sentences)
 
     def observe_obstacles(self, layout: NetworkLayout) -> tuple[str, ...]:
@@ -326,11 +330,11 @@ def _router_requests(layout: NetworkLayout) -> Iterator[Request]:
     yield raise_link(UPLINK_INDEX)
     yield set_address(UPLINK_INDEX, layout.uplink_router4, _PREFIX4)
     yield set_neighbour(UPLINK_INDEX, layout.uplink_host4, host)
-    yield set_route(_DEFAULT4, link_index=UPLINK_INDEX, gateway=layout.uplink_host4)
+    yield set_route(_DEFAULT4, link_index=UPLINK_INDEX, gateway=layout.uplink_host4, table=FORWARD_TABLE)
     if layout.has_ipv6:
         yield set_address(UPLINK_INDEX, layout.uplink_router6, _PREFIX6)
         yield set_neighbour(UPLINK_INDEX, layout.uplink_host6, host)
-        yield set_route(_DEFAULT6, link_index=UPLINK_INDEX, gateway=layout.uplink_host6)
+        yield set_route(_DEFAULT6, link_index=UPLINK_INDEX, gateway=layout.uplink_host6, table=FORWARD_TABLE)
 
 
 def _elements(names: frozenset[str] | set[str]) -> str:

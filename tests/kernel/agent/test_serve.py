@@ -168,7 +168,8 @@ def test_nobody_but_root_and_the_api_reaches_the_sockets_and_files(place: Place)
     assert {mode for mode, _ in modes.values()} <= {0o700, 0o600}
     assert {owner for _, owner in modes.values()} == {0}
     assert settings.api_socket.stat().st_mode & 0o777 == 0o600
-    assert settings.agent_socket.stat().st_mode & 0o777 == 0o660
+    agent_socket = settings.agent_socket.stat()
+    assert (agent_socket.st_mode & 0o777, agent_socket.st_uid) == (0o600, api_user)
     assert not {path for path in settings.api_dir.iterdir() if path.stat().st_uid != api_user}
 
 

@@ -10,6 +10,7 @@ from outgate.dataplane.driver import RouterState
 from outgate.model.addresses import Protocol
 from outgate.model.plan import PolicyPlan, grant_of_allow_all
 from support.driver_world import World, cidr_plan, everything_plan
+from support.kernel_text import observe_text
 
 pytestmark = pytest.mark.kernel
 
@@ -41,23 +42,6 @@ def states(world: World) -> list[RouterState]:
     ]
 
 
-def observe_text(world: World) -> list[str]:
-    """The table as nft lists it, set by set and chain by chain, in an order that does not depend on history."""
-    with netns.entered(world.layout.router_namespace):
-        command = ["nft", "-n", "-n", "-s", "list", "table", "inet", "outgate"]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    blocks = text.split("\n\n")
-    return sorted(_sort_elements(block.removeprefix("table inet outgate {\n").rstrip("}\n ")) for block in blocks)
-
-
-def _sort_elements(block: str) -> str:
-    head, found, tail = block.partition("elements = {")
-    if not found:
-        return block
-    elements = sorted(item.strip() for item in tail.rstrip("}\n\t ").split(","))
-    return f"{head}{found} {', '.join(elements)}"
-
-
 def test_states_in_order_and_in_random_order_give_the_same_table(world: World) -> None:
     wanted = states(world)
     fresh: list[list[str]] = []
@@ -65,13 +49,13 @@ def test_states_in_order_and_in_random_order_give_the_same_table(world: World) -
         driver = world.driver()
         driver.set(state)
         assert driver.observe_drift() == ()
-        fresh.append(observe_text(world))
+        fresh.append(observe_text(world.layout))
     generator = random.Random(4)
     driver = world.driver()
     walk = [*range(len(wanted)), *(generator.randrange(len(wanted)) for _ in range(25))]
     for place in walk:
         driver.set(wanted[place])
-        assert observe_text(world) == fresh[place], f"state {place} after {walk}"
+        assert observe_text(world.layout) == fresh[place], f"state {place} after {walk}"
         assert driver.observe_drift() == ()
 
 

@@ -168,6 +168,28 @@ def test_a_gate_that_hangs_is_killed_before_anybody_is_told_that_it_is_closed(
     asyncio.run(scenario())
 
 
+def test_a_gate_that_hangs_while_nobody_has_anything_to_tell_it_is_found_and_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate_process, "CHECK_WAIT_S", 0.3)
+    program = PRELUDE + "ready()\napplied(read())\napplied(read())\ntime.sleep(600)\n"
+
+    async def scenario() -> None:
+        async with running(program) as (gate, heard):
+            await until(lambda: gate.state is GateState.OPEN)
+            await gate.apply(GateApply(1, full=True))
+            await gate.check(gate.epoch)
+            assert not heard.closed, "one that answers goes on"
+            await gate.check(gate.epoch - 1)
+            assert not heard.closed, "another gate's table is no reason to ask this one"
+            with pytest.raises(GateClosedError):
+                await gate.check(gate.epoch)
+            await until(lambda: heard.closed)
+            assert heard.closed == ["it was ended by SIGKILL"]
+
+    asyncio.run(scenario())
+
+
 def test_a_gate_that_only_closes_its_control_socket_is_not_closed_until_it_is_gone(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = PRELUDE + (

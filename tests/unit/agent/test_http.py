@@ -136,7 +136,7 @@ def test_flows_and_status_are_read() -> None:
 @asynccontextmanager
 async def serving(path: Path, runtime: FakeRuntime) -> AsyncIterator[AgentHttpGateway]:
     gateway = AgentHttpGateway(TOKEN)
-    with bind_unix(path, mode=0o600) as bound:
+    with bind_unix(path) as bound:
         app = build_app(
             Executions(runtime), FlowLog(), lambda: REPORT, TOKEN, snapshots=Snapshots(runtime), files=Files(runtime)
         )

@@ -113,7 +113,7 @@ def test_what_is_remembered_and_under_way_is_bounded(monkeypatch: pytest.MonkeyP
 @asynccontextmanager
 async def serving(path: Path, runtime: FakeRuntime) -> AsyncIterator[AgentHttpGateway]:
     gateway = AgentHttpGateway("token")
-    with bind_unix(path, mode=0o600) as bound:
+    with bind_unix(path) as bound:
         task = asyncio.ensure_future(serve_unix(Starlette(routes=snapshot_routes(Snapshots(runtime))), bound))
         try:
             yield gateway
