@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -136,6 +136,13 @@ def _parse_resolvers(value: object) -> object:
     return tuple(_parse_resolver(part) if isinstance(part, str) else part for part in parts)
 
 
+def _parse_networks(value: object) -> object:
+    parts = _split(value)
+    if not isinstance(parts, tuple):
+        return parts
+    return tuple(ip_network(part) if isinstance(part, str) else part for part in parts)
+
+
 def _parse_pool(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -199,6 +206,12 @@ class Settings(BaseSettings):
     api_user: str | None = _setting(
         None, "The user whom the api process becomes. Unset: `outgate` if there is one, else `nobody`.", "a user's name"
     )
+    gate_user: str | None = _setting(
+        None,
+        "The user whom the gate becomes; neither the api's nor the tunnel front's. Unset: `outgate-gate` if there is"
+        " one, else `bin`.",
+        "a user's name",
+    )
     secret_key_file: Path | None = _setting(
         None,
         "The key under which secrets are stored and URLs are signed, readable by the api's user alone. Several api"
@@ -236,6 +249,20 @@ class Settings(BaseSettings):
     )
     default_policy: DefaultPolicy = _setting(
         DefaultPolicy.ALLOW_ALL, "What a devbox without a policy may reach.", "allow_all or deny_all"
+    )
+    auth_failures_max: int = _setting(
+        60,
+        "Wrong keys and tokens that one client address may show in a minute; `0`: any number.",
+        "a number from 0 to 1000000",
+        ge=0,
+        le=1_000_000,
+    )
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)
+    ] = _setting(
+        (),
+        "Reverse proxies before the API, whose `X-Forwarded-For` says who the client is.",
+        "addresses or networks with commas between them, for example 10.0.0.7,fd00::/64",
     )
     policies_max: int = _setting(100, "Policies an account may have.", "a number from 1 to 10000", ge=1, le=10_000)
     build_s_max: int = _setting(

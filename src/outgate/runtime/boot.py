@@ -19,11 +19,11 @@ from outgate.runtime.base import SandboxError
 from outgate.runtime.build_stage import mount_build
 from outgate.runtime.bundle import READY_DESCRIPTOR, BundlePaths, HostFacts, render_config
 from outgate.runtime.disk import SandboxRecord
-from outgate.runtime.engine import COMMAND_S_MAX, Engine, read_last_words
+from outgate.runtime.engine import COMMAND_S_MAX, Engine, last_words
 from outgate.runtime.etc import write_own_files
 from outgate.runtime.execution_files import SandboxPlace
 from outgate.runtime.freezer import thaw
-from outgate.runtime.rootfs import OverlayMount, Staging, mount_rootfs, mount_sys
+from outgate.runtime.rootfs import OverlayMount, Staging, mount_etc, mount_rootfs, mount_sys
 from outgate.runtime.spawn import read_until_end, spawn
 from outgate.runtime.staging import run_staged
 from outgate.runtime.usermap import UserMaps
@@ -31,6 +31,8 @@ from outgate.runtime.usermap import UserMaps
 _READY_S_MAX: Final = 20.0
 """A first process that has not prepared its sandbox by then never will: it takes some 2 ms on an idle host."""
 _READY: Final = b"ready\n"
+_PIPE_BYTES: Final = 64 * 1024
+"""What a pipe holds: more than an OCI runtime says."""
 _DEATH_S_MAX: Final = 20.0
 """The kernel needs milliseconds to end killed processes, unless they hang in uninterruptible I/O."""
 _DEATH_STEP_S: Final = 0.001
@@ -55,17 +57,18 @@ class Booter:
         paths = BundlePaths(
             rootfs=self.staging.rootfs,
             sys=self.staging.sys,
-            resolv_conf=disk.etc / "resolv.conf",
-            hosts=disk.etc / "hosts",
-            hostname=disk.etc / "hostname",
+            resolv_conf=self.staging.etc / "resolv.conf",
+            hosts=self.staging.etc / "hosts",
+            hostname=self.staging.etc / "hostname",
             cgroup=place.group,
         )
-        write_own_files(disk.etc, record.spec, record.ids.first_id)
         disk.config.write_bytes(msgspec.json.encode(render_config(record.spec, record.ids, paths, self.facts)))
         userns = self.maps.descriptor(record.ids)
 
         def boot_staged() -> None:
             mount_sys(self.staging)
+            mount_etc(self.staging)
+            write_own_files(self.staging.etc, record.spec, record.ids.first_id)
             mount_rootfs(self.staging, overlays, disk.overlay, userns_fd=userns, host_root=record.ids.first_id)
             if record.spec.is_builder:
                 mount_build(self.staging, record.bases, disk.overlay, userns_fd=userns, host_root=record.ids.first_id)
@@ -84,19 +87,23 @@ class Booter:
         disk = place.disk
         with ExitStack() as files:
             nothing = files.enter_context(Path(os.devnull).open("r+b"))
-            log = files.enter_context(disk.log.open("wb"))
+            # Pipes, no files: whatever is /bin/sh on this disk may keep its descriptors for as long as it lives.
             reading, writing = os.pipe2(os.O_CLOEXEC)
             files.callback(os.close, reading)
+            words, complaining = os.pipe2(os.O_CLOEXEC)
+            files.callback(os.close, words)
+            os.set_blocking(words, False)
             try:
                 command = spawn(
                     self.engine.run_arguments(place.devbox_id, disk.root, disk.pid_file),
-                    {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno(), READY_DESCRIPTOR: writing},
+                    {0: nothing.fileno(), 1: complaining, 2: complaining, READY_DESCRIPTOR: writing},
                 )
                 status = command.wait(COMMAND_S_MAX)
             finally:
                 os.close(writing)
+                os.close(complaining)
             if status != 0 or read_until_end(reading, len(_READY) + 1, _READY_S_MAX) != _READY:
-                raise SandboxError(f"The sandbox did not start: {read_last_words(disk.log)}")
+                raise SandboxError(f"The sandbox did not start: {_read_what_is_there(words)}")
 
     def halt(self, place: SandboxPlace) -> None:
         """End every process of the sandbox and remove its control groups; its disk stays. May be called again.
@@ -126,3 +133,10 @@ class Booter:
             if clock.monotonic_s() > deadline_s:
                 raise SandboxError(f"Processes of {place.devbox_id} cannot be killed: {sorted(alive)[:10]}.")
             time.sleep(_DEATH_STEP_S)
+
+
+def _read_what_is_there(pipe: int) -> str:
+    try:
+        return last_words(os.read(pipe, _PIPE_BYTES))
+    except BlockingIOError:
+        return last_words(b"")

@@ -150,7 +150,7 @@ def _find_chain(own: Path, top: str, bases: tuple[BuildBase, ...]) -> tuple[tupl
 def _decode(data: bytes, kind: type[Document]) -> Document:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SandboxError(f"What the build left cannot be read ({error}).") from error
 
 

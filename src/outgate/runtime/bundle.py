@@ -45,6 +45,7 @@ BUILDER_CAPABILITIES: Final = (*CAPABILITIES, "CAP_SYS_ADMIN")
 MASKED_PATHS: Final = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
@@ -61,7 +62,7 @@ MASKED_PATHS: Final = (
     "/sys/kernel/tracing",
     "/sys/module",
 )
-READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/sys", "/proc/sysrq-trigger")
 
 _CPU_PERIOD_US: Final = 100_000
 _SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

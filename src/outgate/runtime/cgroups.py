@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from outgate.runtime.proc_stat import read_stat
+
 _LIMITED = ("cpu", "memory", "pids")
 """The controllers that hold a sandbox to its size."""
 
@@ -73,10 +75,10 @@ def holds_process(group: PurePosixPath, pid: int) -> bool:
     """Whether ``pid`` is a live process inside ``group``, in at least one hierarchy, at or below it."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    if state in "ZX":
+    fields = read_stat(pid)
+    if fields is None or fields[0] in "ZX":
         return False
     groups = (PurePosixPath(line.split(":", 2)[2]) for line in lines)
     return any(own == group or group in own.parents for own in groups)

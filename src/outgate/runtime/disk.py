@@ -65,11 +65,6 @@ class SandboxDisk:
         return self.root / "init.pid"
 
     @property
-    def log(self) -> Path:
-        """What the OCI runtime and the sandbox's first process said while they started."""
-        return self.root / "init.log"
-
-    @property
     def overlay(self) -> Path:
         """Holds :attr:`upper` and ``work`` (the kernel's own)."""
         return self.root / "disk"
@@ -78,11 +73,6 @@ class SandboxDisk:
     def upper(self) -> Path:
         """What the sandbox changed, with the ids that the sandbox sees."""
         return self.overlay / "upper"
-
-    @property
-    def etc(self) -> Path:
-        """The sandbox's own resolv.conf, hosts and hostname."""
-        return self.root / "etc"
 
     @property
     def executions(self) -> Path:
@@ -143,9 +133,9 @@ class SandboxDisks:
     def create(self, devbox_id: str, record: SandboxRecord) -> SandboxDisk:
         """A new disk with its record in it; it appears at once or not at all."""
         made = SandboxDisk(self._trash / secrets.token_hex(8))
-        for directory in (made.upper, made.overlay / "work", made.etc, made.executions):
+        for directory in (made.upper, made.overlay / "work", made.executions):
             directory.mkdir(parents=True)
-            # The sandbox's root sees the modes of upper and etc; the way there is closed by the live directory's.
+            # The sandbox's root sees the mode of upper; the way there is closed by the live directory's.
             directory.chmod(0o755)
         made.write_record(record)
         disk = self[devbox_id]

@@ -17,11 +17,9 @@ def render_own_files(spec: SandboxSpec) -> Mapping[str, str]:
 
 
 def write_own_files(directory: Path, spec: SandboxSpec, owner: int) -> None:
-    """Write them to ``directory``, owned by the host's id ``owner`` (the sandbox's root, who may edit them)."""
+    """Write them to the empty ``directory``, for the host's id ``owner`` (the sandbox's root, who may edit them)."""
     for name, text in render_own_files(spec).items():
-        # Made anew at each boot, so the last boot's sandbox, which could write to the old one, has no say.
         file = directory / name
-        file.unlink(missing_ok=True)
         file.write_text(text)
         file.chmod(0o644)
         os.chown(file, owner, owner)

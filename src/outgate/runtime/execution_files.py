@@ -9,7 +9,7 @@
 ``pumps``         the helpers, see :mod:`outgate.runtime.pumps`
 ``stdout``        everything that was written, as bytes
 ``stderr``        likewise
-``status``        the exit status in decimal, written by the execution's shell
+``status``        the exit status in decimal, as the execution's shell said it
 ``engine.log``    what the OCI runtime complained of
 ================  =====================================================================
 """
@@ -74,7 +74,7 @@ class ExecutionFiles:
 
     @property
     def status_file(self) -> Path:
-        """Written from inside the sandbox through an inherited descriptor; trusted in nothing but being the status."""
+        """What came from inside the sandbox through a pipe, 8 bytes at most; believed to be the status, no more."""
         return self.root / "status"
 
     @property

@@ -127,17 +127,18 @@ def _open_streams(
     else:
         stdin_reading, stdin_writing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
         ends.callback(os.close, stdin_reading)
-    status = os.open(files.status_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _PRIVATE)
-    ends.callback(os.close, status)
-    for stream in OutputStream:
+    status_reading, status_writing = pipe()
+    for file in (files.status_file, *map(files.output, OutputStream)):
         # There before anybody asks: whoever reads need not know whether the pump has opened it yet.
-        files.output(stream).touch(_PRIVATE)
-    near = {0: stdin_reading, 1: stdout_writing, 2: stderr_writing, STATUS_DESCRIPTOR: status}
+        file.touch(_PRIVATE)
+    near = {0: stdin_reading, 1: stdout_writing, 2: stderr_writing, STATUS_DESCRIPTOR: status_writing}
     far = PumpFiles(
         stdout_reading,
         files.output(OutputStream.STDOUT),
         stderr_reading,
         files.output(OutputStream.STDERR),
+        status_reading,
+        files.status_file,
         stdin_writing,
         about.stream_bytes_max,
     )

@@ -174,8 +174,8 @@ async def _settle(place: SandboxPlace, files: ExecutionFiles) -> None:
 
 
 async def _drain(pumps: Pumps) -> None:
-    """Wait until what the command wrote has arrived in its files."""
-    for pump in (pumps.stdout, pumps.stderr):
+    """Wait until what the command wrote, and its status, have arrived in their files."""
+    for pump in (pumps.status, pumps.stdout, pumps.stderr):
         for _ in range(_DRAIN_STEPS_MAX):
             if is_drained(pump):
                 break

@@ -221,5 +221,5 @@ def _read_document(archive: ImageArchive, file: str) -> bytes:
 def _decode(data: bytes, kind: type[Document], what: str) -> Document:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LayerError(f"{what} cannot be understood: {error}.") from error

@@ -96,9 +96,7 @@ class _Unpacker:
             case TarKind.DIRECTORY:
                 self._make_directory(entry, parent, name, parts)
             case TarKind.SYMBOLIC_LINK:
-                _clear(parent, name, entry)
-                os.symlink(entry.link, name, dir_fd=parent)
-                os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+                _make_symbolic_link(entry, parent, name)
             case TarKind.HARD_LINK:
                 self._make_hard_link(entry, parent, name)
             case TarKind.FIFO:
@@ -200,6 +198,14 @@ def split_name(name: bytes, entry: TarEntry) -> tuple[bytes, ...]:
     if len(parts) > _DEPTH_MAX or any(len(part) > os.pathconf("/", "PC_NAME_MAX") or b"\0" in part for part in parts):
         raise LayerError(f"{_shown(entry)} has a name that no file can have.")
     return parts
+
+
+def _make_symbolic_link(entry: TarEntry, parent: int, name: bytes) -> None:
+    if b"\0" in entry.link:
+        raise LayerError(f"{_shown(entry)} is a link to a name that no file can have.")
+    _clear(parent, name, entry)
+    os.symlink(entry.link, name, dir_fd=parent)
+    os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
 
 
 def _make_whiteout(parent: int, name: bytes, entry: TarEntry) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from outgate.runtime.cgroups import holds_process
+from outgate.runtime.proc_stat import read_stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def parse_process_ref(text: str) -> ProcessRef:
 
 def find_process(pid: int) -> ProcessRef | None:
     """The reference of a process that exists now (a zombie does too), or None."""
-    fields = _stat_fields(pid)
+    fields = read_stat(pid)
     return None if fields is None else ProcessRef(pid, int(fields[19]))
 
 
@@ -65,7 +66,7 @@ def pin_member(pid: int, group: PurePosixPath) -> int | None:
 
 def is_asleep(process: ProcessRef) -> bool:
     """Whether it waits for something that a signal could interrupt; True as well when it is gone."""
-    fields = _stat_fields(process.pid)
+    fields = read_stat(process.pid)
     return fields is None or int(fields[19]) != process.start_ticks or fields[0] in "SZX"
 
 
@@ -80,15 +81,7 @@ def session_members(session: int, among: Iterable[int]) -> dict[int, int]:
     """Those of ``among`` that belong to the session whose leader has the number ``session``, each with its group."""
     found = {}
     for pid in among:
-        fields = _stat_fields(pid)
+        fields = read_stat(pid)
         if fields is not None and int(fields[3]) == session:
             found[pid] = int(fields[2])
     return found
-
-
-def _stat_fields(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third (state) on; the second may hold blanks and parentheses."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None

@@ -1,14 +1,16 @@
 """Pumps carry what an execution writes from pipes to files, and hold its standard input open.
 
-A program's output has to be a pipe: with a file, ``echo oops >/dev/stderr`` would open that file anew and
-cut off everything before. A pipe needs a reader that outlives the daemon: one tee(1) per stream, in the
-sandbox's own control groups. So its time and memory are the sandbox's, it dies with the sandbox at the
-latest, and it ends by itself when the last process that could write is gone.
+A program is given pipes and no file of the host's, which it could fill. Its output has to be one anyway: with a file,
+``echo oops >/dev/stderr`` would open that file anew and cut off everything before. A pipe needs a reader that
+outlives the daemon: one tee(1) per stream, in the sandbox's own control groups. So its time and memory are the
+sandbox's, it dies with the sandbox at the latest, and it ends by itself when the last process that could write is gone.
 
 What a file may grow to is the tee's file size limit (setrlimit(2), RLIMIT_FSIZE), which also bounds it while
 no daemon runs. With SIGXFSZ ignored a write beyond it fails, and tee goes on to its other output, /dev/null
 (POSIX, tee: a failed write to one file does not end the others): the rest is dropped, and the program that
 writes neither waits nor dies.
+
+The exit status comes through a pipe as well: one dd(1) takes its few bytes, whatever else is written there.
 
 Standard input is held open by a sleep(1) whose standard output is the pipe's writing end. Its end is the
 end of input; whoever wants to write opens the pipe through it, so a daemon's death ends no input.
@@ -30,17 +32,18 @@ from outgate.runtime.base import SandboxError
 from outgate.runtime.proc import ProcessRef, find_process, is_asleep, parse_process_ref
 from outgate.runtime.spawn import spawn
 
-# Descriptors: 3 and 4 the pipes to read, 5 the one to hold open (or /dev/null). Arguments: the two files, whether
-# to hold, their limit in blocks of 512 bytes (POSIX, ulimit), the groups. The helpers are started before they are
-# moved: a sandbox that is full of processes must still be helped. Each closes what is the others', else no end would
-# ever be seen.
+# Descriptors: 3 and 4 the pipes to read, 5 the one to hold open (or /dev/null), 6 the one of the status. Arguments: the
+# two files, whether to hold, their limit in blocks of 512 bytes (POSIX, ulimit), the status file, the groups. The
+# helpers are started before they are moved: a sandbox that is full of processes must still be helped. Each closes what
+# is the others', else no end would ever be seen.
 _SCRIPT = """\
-if [ "$3" = hold ]; then sleep 2147483647 >&5 2>/dev/null 3<&- 4<&- 5>&- & held=$!; fi
+if [ "$3" = hold ]; then sleep 2147483647 >&5 2>/dev/null 3<&- 4<&- 5>&- 6<&- & held=$!; fi
+dd bs=8 count=1 status=none <&6 >"$5" 2>/dev/null 3<&- 4<&- 5>&- 6<&- & told=$!
 trap '' XFSZ
 ulimit -f "$4" || exit 1
-tee -a -- "$1" <&3 >/dev/null 2>&1 3<&- 4<&- 5>&- & pids=$!
-tee -a -- "$2" <&4 >/dev/null 2>&1 3<&- 4<&- 5>&- & pids="$pids $!${held:+ $held}"
-shift 4
+tee -a -- "$1" <&3 >/dev/null 2>&1 3<&- 4<&- 5>&- 6<&- & pids=$!
+tee -a -- "$2" <&4 >/dev/null 2>&1 3<&- 4<&- 5>&- 6<&- & pids="$pids $! $told${held:+ $held}"
+shift 5
 for group; do for pid in $pids; do echo "$pid" >"$group/cgroup.procs" || exit 1; done; done
 echo $pids
 """
@@ -55,6 +58,7 @@ class Pumps:
 
     stdout: ProcessRef
     stderr: ProcessRef
+    status: ProcessRef
     stdin: ProcessRef | None
 
 
@@ -66,6 +70,8 @@ class PumpFiles:
     stdout: Path
     stderr_pipe: int
     stderr: Path
+    status_pipe: int
+    status: Path
     stdin_pipe: int | None
     stream_bytes_max: int
 
@@ -78,8 +84,9 @@ class StartingPumps:
         blocks = str(files.stream_bytes_max // _LIMIT_BLOCK_BYTES)
         with Path(os.devnull).open("r+b") as nothing:
             self._report = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish
+            script = ("/bin/sh", "-c", _SCRIPT, "outgate-pumps")
             self._command = spawn(
-                ("/bin/sh", "-c", _SCRIPT, "outgate-pumps", files.stdout, files.stderr, mode, blocks, *groups),
+                (*script, files.stdout, files.stderr, mode, blocks, files.status, *groups),
                 {
                     0: nothing.fileno(),
                     1: self._report.fileno(),
@@ -87,6 +94,7 @@ class StartingPumps:
                     3: files.stdout_pipe,
                     4: files.stderr_pipe,
                     5: nothing.fileno() if files.stdin_pipe is None else files.stdin_pipe,
+                    6: files.status_pipe,
                 },
             )
 
@@ -106,13 +114,13 @@ class StartingPumps:
 
 
 def _pumps(references: Sequence[ProcessRef | None]) -> Pumps:
-    stdout, stderr, *rest = (reference or ProcessRef(0, 0) for reference in references)
-    return Pumps(stdout, stderr, rest[0] if rest else None)
+    stdout, stderr, status, *rest = (reference or ProcessRef(0, 0) for reference in references)
+    return Pumps(stdout, stderr, status, rest[0] if rest else None)
 
 
 def render_pumps(pumps: Pumps) -> str:
     """The text by which :func:`parse_pumps` knows them again."""
-    return "".join(f"{pump}\n" for pump in (pumps.stdout, pumps.stderr, pumps.stdin) if pump is not None)
+    return "".join(f"{pump}\n" for pump in (pumps.stdout, pumps.stderr, pumps.status, pumps.stdin) if pump is not None)
 
 
 def parse_pumps(text: str) -> Pumps:

@@ -29,6 +29,7 @@ from outgate.runtime.syscalls import MountFlag
 _FORMAT: Final = "redirect_dir=nofollow,metacopy=off,index=off"
 """What the kernel notes in an upper, whatever this host's defaults: nothing that points to other layers, since an
 upper becomes a layer itself and its files must mean the same above others (kernel documentation, overlayfs)."""
+_ETC_BYTES_MAX: Final = 1 << 20
 LAYERS_MAX: Final = 127
 """Layers of one image: as many as other tools make. The kernel takes 500 per overlay, and one page of options."""
 
@@ -58,13 +59,18 @@ class Staging:
         return self.root / "sys"
 
     @property
+    def etc(self) -> Path:
+        """Where the sandbox's own resolv.conf, hosts and hostname are made."""
+        return self.root / "etc"
+
+    @property
     def layers(self) -> Path:
         """Where the id-mapped layers appear while the overlays are made."""
         return self.root / "layers"
 
     def ensure(self) -> None:
         """Make the directories. Raises :class:`SandboxError` if other users may not pass through to them."""
-        for directory in (self.rootfs, self.sys, self.layers):
+        for directory in (self.rootfs, self.sys, self.etc, self.layers):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
         for above in (self.root, *self.root.parents):
@@ -76,7 +82,7 @@ class Staging:
 
     def remove(self) -> None:
         """Remove the directories, which are empty: what is mounted on them is so in other mount namespaces only."""
-        for directory in (self.rootfs, self.sys, self.layers, self.root):
+        for directory in (self.rootfs, self.sys, self.etc, self.layers, self.root):
             with suppress(FileNotFoundError):
                 directory.rmdir()
 
@@ -150,3 +156,13 @@ def mount_sys(staging: Staging) -> None:
     """Mount a read-only sysfs that shows the thread's network namespace. Only inside :func:`run_staged`."""
     quiet = MountFlag.RDONLY | MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
     syscalls.mount("sysfs", staging.sys, "sysfs", quiet)
+
+
+def mount_etc(staging: Staging) -> None:
+    """Mount a small file system for the sandbox's own files in /etc. Only inside :func:`run_staged`.
+
+    It is made anew at each boot, tells the sandbox no path of the host's (/proc/self/mountinfo would, of bound files),
+    and is full before anybody's disk is: the sandbox's root may write to these files.
+    """
+    quiet = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
+    syscalls.mount("etc", staging.etc, "tmpfs", quiet, f"mode=755,size={_ETC_BYTES_MAX}")

@@ -18,6 +18,8 @@ _ARCHITECTURES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AAR
 _NAMESPACE_FLAGS: Final = 0x7E02_0000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. (clone(2) cannot make time namespaces.)"""
 
+_TIME_NAMESPACE: Final = 0x80
+"""CLONE_NEWTIME, which unshare(2) takes; for clone(2) the bit belongs to the exit signal."""
 _BUILDER_FLAGS: Final = 0x0402_0000
 """CLONE_NEWNS and CLONE_NEWUTS."""
 
@@ -100,9 +102,10 @@ def render_seccomp(machine: str, *, is_builder: bool = False) -> Rule:
 
 def _builder_rules() -> tuple[Rule, ...]:
     """What buildah needs besides: mounts, in mount and host name namespaces of its own. No other namespace."""
+    forbidden = (_NAMESPACE_FLAGS | _TIME_NAMESPACE) & ~_BUILDER_FLAGS
     return (
         _allow("mount", "umount2"),
-        _allow("unshare", conditions=((0, "SCMP_CMP_MASKED_EQ", _NAMESPACE_FLAGS & ~_BUILDER_FLAGS, 0),)),
+        _allow("unshare", conditions=((0, "SCMP_CMP_MASKED_EQ", forbidden, 0),)),
     )
 
 

@@ -17,6 +17,11 @@ from outgate.runtime.base import SandboxError
 _PROGRAM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Where programs live (FHS 3.0). On a merged-/usr system all but the first are links into it."""
 
+_LOCAL: Final = "usr/local"
+"""Where a host's administrators put their own programs (FHS 3.0), and now and then a key beside one. What packages put
+into the rest of /usr anybody can get."""
+_WHITEOUT_DEVICE: Final = os.makedev(0, 0)
+
 _ETC_ALLOWED: Final = (
     "alternatives",
     "bash.bashrc",
@@ -128,6 +133,7 @@ def build_stock_layer(layer: Path, root: Path = Path("/"), authority: TrustedAut
         _make_directory(layer / name, mode)
     for name in _PROGRAM_DIRECTORIES:
         _present_program_directory(root / name, layer / name)
+    _hide_private(root, layer)
     _Copier(root / "etc", layer / "etc").copy_allowed()
     for name, text in _FILES.items():
         (layer / name).unlink(missing_ok=True)
@@ -169,6 +175,31 @@ def _present_program_directory(source: Path, target: Path) -> None:
         target.symlink_to(source.readlink())
     elif source.is_dir():
         _make_directory(target)
+
+
+def _hide_private(root: Path, layer: Path) -> None:
+    """White out what is below /usr/local and not for everybody: with mapped ids a sandbox's root would own it."""
+    for directory, below, files in os.walk(root / _LOCAL):
+        place = Path(directory)
+        private = {name for name in (*below, *files) if not _is_for_everybody((place / name).lstat().st_mode)}
+        below[:] = [name for name in below if name not in private]
+        for name in private:
+            hidden = (place / name).relative_to(root)
+            for above in reversed(hidden.parents[:-2]):  # not the root, and not /usr, which is there
+                _copy_directory(root / above, layer / above)
+            os.mknod(layer / hidden, stat.S_IFCHR | 0o600, _WHITEOUT_DEVICE)
+
+
+def _is_for_everybody(mode: int) -> bool:
+    wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+    return mode & wanted == wanted
+
+
+def _copy_directory(source: Path, target: Path) -> None:
+    """The topmost of merged directories decides how it looks."""
+    status = source.stat()
+    _make_directory(target, stat.S_IMODE(status.st_mode))
+    os.chown(target, status.st_uid, status.st_gid)
 
 
 def _make_directory(path: Path, mode: int = 0o755) -> None:

@@ -14,7 +14,12 @@ from outgate.runtime.base import SandboxError
 
 BLOCK_BYTES: Final = 512
 _HEADER_BYTES_MAX: Final = 1 << 20
-"""Of one extended header: a name (4 KiB at most, PATH_MAX) and extended attributes (64 KiB each)."""
+"""Of all extended headers of one entry: a name (4 KiB at most, PATH_MAX) and extended attributes (64 KiB each)."""
+_RECORDS_MAX: Final = 256
+"""Values that an entry's extended headers may hold; a file has a handful of attributes. They are gone through for each
+entry, and those of a global header are every entry's."""
+_KNOWN_KEYS: Final = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
+_KNOWN_PREFIXES: Final = (b"SCHILY.xattr.", b"GNU.sparse")
 _NUMBER_MAX: Final = 1 << 62
 
 
@@ -98,11 +103,11 @@ class TarStream:
             if kind in b"xgLK":
                 data = self._read_extended(size)
                 if kind == b"g":
-                    common.update(_parse_pax(data))
+                    _take_records(common, _parse_pax(data))
                 elif kind == b"x":
-                    extended.update(_parse_pax(data))
+                    _take_records(extended, _parse_pax(data))
                 else:
-                    extended[b"path" if kind == b"L" else b"linkpath"] = data.rstrip(b"\0")
+                    _take_records(extended, {b"path" if kind == b"L" else b"linkpath": data.rstrip(b"\0")})
                 continue
             entry = self._entry(header, {**common, **extended}, size)
             extended = {}
@@ -235,6 +240,17 @@ def _seconds(text: bytes) -> int:
     """Whole seconds of a pax time, which may have a sign and a fraction; times before 1970 count as 0."""
     whole = text.partition(b".")[0]
     return 0 if whole.startswith(b"-") else _decimal(whole)
+
+
+def _take_records(known: dict[bytes, bytes], records: Mapping[bytes, bytes]) -> None:
+    """Add those of ``records`` that mean something here. Headers may follow each other without end or entry."""
+    known.update(
+        (key, value) for key, value in records.items() if key in _KNOWN_KEYS or key.startswith(_KNOWN_PREFIXES)
+    )
+    if len(known) > _RECORDS_MAX or sum(map(len, known.values())) + sum(map(len, known)) > _HEADER_BYTES_MAX:
+        raise TarError(
+            f"The archive's extended headers hold more than {_RECORDS_MAX} values or {_HEADER_BYTES_MAX} bytes."
+        )
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:

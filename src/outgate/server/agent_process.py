@@ -25,18 +25,20 @@ from outgate.agent.terminals import Terminals
 from outgate.client.host_api import HostApiClient
 from outgate.client.transport import unix_url
 from outgate.dataplane import netns
+from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.dns_gate import DeniedAnswer
 from outgate.dataplane.gate_config import GateConfig
 from outgate.dataplane.gate_config import host_context as gate_context
 from outgate.dataplane.layout import NetworkLayout
-from outgate.dataplane.privileges import die_with_parent, raise_descriptor_limit
+from outgate.dataplane.privileges import die_with_parent, keep_held_capabilities, raise_descriptor_limit
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
+from outgate.server.capabilities import AGENT_CAPABILITIES
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
 from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import RECORDS, open_driver
-from outgate.server.identity import find_api_identity, find_front_identity, require_root
+from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity, require_root
 from outgate.server.places import ensure_directories, ensure_host_token, locked
 from outgate.server.sandboxes import open_runtime
 from outgate.settings import Settings, load_settings
@@ -45,6 +47,7 @@ from outgate.settings import Settings, load_settings
 def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
     """What a gate is told at its start. Raises :class:`SettingError` when there is no resolver."""
     dns = (str(layout.gateway4), str(layout.gateway6)) if layout.has_ipv6 else (str(layout.gateway4),)
+    gate = find_gate_identity(settings)
     return GateConfig(
         namespace=str(netns.namespace_path(layout.router_namespace)),
         dns_addresses=dns,
@@ -61,15 +64,16 @@ def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
         mirror_hosts=settings.mirror_hosts,
         tunnel_domain=settings.tunnel_domain,
         front_socket=None if settings.tunnel_domain is None else str(settings.inside_socket),
+        user=(gate.uid, gate.gid),
     )
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: Settings, on_step: StepObserver) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     kernel, runtime = KernelThread(), open_runtime(settings)
-    driver = await kernel.run(lambda: open_driver(settings))
+    driver = await kernel.run(lambda: open_driver(settings, on_step))
     try:
         layout = await kernel.run(driver.ensure_router)
         await runtime.prepare()
@@ -90,6 +94,7 @@ async def _work(settings: Settings) -> None:
                 url=unix_url(settings.agent_socket),
                 capacity=observe_capacity(),
                 identify_router=lambda: netns.namespace_identity(layout.router_namespace),
+                on_step=on_step,
             )
             await _serve(settings, needs, runtime, stop)
     finally:
@@ -109,13 +114,13 @@ async def _serve(settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime
         snapshots=agent.snapshots,
         files=agent.files,
     )
-    group = find_api_identity(settings).gid
-    terminals = Terminals(runtime, ensure_host_token(settings))
+    api = find_api_identity(settings).uid
+    terminals = Terminals(runtime, ensure_host_token(settings), (os.geteuid(), api))
     dials = DialService(needs.layout, agent.find_running_slot, _dialling_uids(settings))
     with (
-        bind_unix(settings.agent_socket, mode=0o660, group=group) as bound,
+        bind_unix(settings.agent_socket, owner=api) as bound,
         bind_dial_socket(settings.dial_socket) as dialled,
-        bind_unix(settings.terminal_socket, mode=0o660, group=group, kind=socket.SOCK_SEQPACKET) as asked,
+        bind_unix(settings.terminal_socket, owner=api, kind=socket.SOCK_SEQPACKET) as asked,
     ):
         working = [
             asyncio.ensure_future(agent.run()),
@@ -138,14 +143,15 @@ def _dialling_uids(settings: Settings) -> frozenset[int]:
     return frozenset({os.geteuid(), find_api_identity(settings).uid, *front})
 
 
-def run_agent(settings: Settings) -> None:
-    """Work until SIGTERM. Raises :class:`OutgateError` for whatever keeps it from enforcing."""
+def run_agent(settings: Settings, on_step: StepObserver = ignore_step) -> None:
+    """Work until SIGTERM; ``on_step`` is told of each step. Raises :class:`OutgateError` if it cannot enforce."""
     require_root("The agent")
     check_names(settings)
     raise_descriptor_limit()
+    keep_held_capabilities(AGENT_CAPABILITIES)
     ensure_directories(settings)
     with locked(settings, "agent", "An agent"):
-        uvloop.run(_work(settings))
+        uvloop.run(_work(settings, on_step))
 
 
 def run_agent_alone(settings: Settings) -> None:

@@ -88,7 +88,7 @@ def run_api_alone(settings: Settings) -> None:
     ensure_api_directory(settings, find_api_identity(settings) if is_root else Identity(os.getuid(), os.getgid()))
     with (
         bind_public(settings.listen) as public,
-        bind_unix(settings.api_socket, mode=0o600) as internal,
+        bind_unix(settings.api_socket) as internal,
         bind_ssh(settings) or nullcontext() as ssh,
     ):
 

@@ -53,6 +53,8 @@ def api_settings(settings: Settings) -> ApiSettings:
         objects_bytes_max=settings.objects_bytes_max,
         public_url=settings.public_url,
         git_url=settings.git_url,
+        auth_failures_max=settings.auth_failures_max,
+        proxies=settings.trusted_proxies,
     )
 
 

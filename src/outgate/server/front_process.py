@@ -26,7 +26,7 @@ from outgate.logs import configure_logs
 from outgate.server.certificates import load_tls
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import find_tunnel_domain, reachable
-from outgate.server.identity import find_front_identity
+from outgate.server.identity import find_front_identity, find_gate_identity
 from outgate.settings import Settings, SocketAddress, load_settings, variable_of
 
 
@@ -45,6 +45,7 @@ def front_config(settings: Settings, sockets: FrontSockets, ssh: SocketAddress |
         dial_socket=settings.dial_socket,
         pty_socket=settings.pty_socket,
         ssh=None if ssh is None else (reachable(ssh).host, ssh.port),
+        auth_failures_max=settings.auth_failures_max,
     )
 
 
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             has_http = options.http_fd is not None
             http = bound.enter_context(socket.socket(fileno=options.http_fd)) if has_http else None
             ssh = None if options.ssh_host is None else SocketAddress(options.ssh_host, options.ssh_port)
-            config = front_config(settings, FrontSockets(inside, https, http), ssh)
+            sockets = FrontSockets(inside, (find_gate_identity(settings).uid,), https, http)
+            config = front_config(settings, sockets, ssh)
             allow_many_files()
             drop_privileges(find_front_identity(settings))
             uvloop.run(_work(config))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from outgate.agent.record import RecordStore
 from outgate.core.ranges import always_denied_networks
+from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.layout import choose_layout, uplink_host_name
 from outgate.dataplane.linux import LinuxDriver
 from outgate.dataplane.ruleset import RulesetOptions
@@ -16,7 +17,7 @@ POOL_FILE = "pool4"
 RECORDS = "devboxes"
 
 
-def open_driver(settings: Settings) -> LinuxDriver:
+def open_driver(settings: Settings, on_step: StepObserver = ignore_step) -> LinuxDriver:
     """A driver for the network namespace that the calling thread is in. Raises DriverError and NoFreePoolError."""
     stored = settings.agent_dir / POOL_FILE
     host = HostNetwork()
@@ -32,7 +33,7 @@ def open_driver(settings: Settings) -> LinuxDriver:
         flows_per_devbox_max=settings.flows_per_devbox,
         has_tunnels=settings.tunnel_domain is not None,
     )
-    return LinuxDriver(layout, options)
+    return LinuxDriver(layout, options, on_step)
 
 
 def choose_pool(stored: IPv4Network | None, wanted: IPv4Network | None, *, has_devboxes: bool) -> IPv4Network | None:

@@ -12,6 +12,7 @@ from outgate.settings import Settings, variable_of
 
 _API_USERS: Final = ("outgate", "nobody")
 _FRONT_USERS: Final = ("outgate-tunnel", "daemon")
+_GATE_USERS: Final = ("outgate-gate", "bin")
 
 
 def find_api_identity(settings: Settings) -> Identity:
@@ -28,6 +29,20 @@ def find_front_identity(settings: Settings) -> Identity:
     if front.uid == find_api_identity(settings).uid:
         raise SettingError(f"{variable_of('tunnel_user')} is the api's user; name another one.")
     return front
+
+
+def find_gate_identity(settings: Settings) -> Identity:
+    """The unprivileged user of the gate, who is neither the api's nor the tunnel front's.
+
+    Raises :class:`SettingError` as :func:`find_api_identity` does, and when two are one.
+    """
+    gate = _find_identity("gate_user", _GATE_USERS if settings.gate_user is None else (settings.gate_user,))
+    others = {find_api_identity(settings).uid: "api"}
+    if settings.tunnel_domain is not None:
+        others[find_front_identity(settings).uid] = "tunnel front"
+    if gate.uid in others:
+        raise SettingError(f"{variable_of('gate_user')} is the {others[gate.uid]}'s user; name another one.")
+    return gate
 
 
 def _find_identity(field: str, names: tuple[str, ...]) -> Identity:

@@ -16,14 +16,16 @@ import httpx
 import structlog
 
 from outgate import clock
+from outgate.dataplane.privileges import keep_held_capabilities
 from outgate.dataplane.probe import probe_host, require_capable_host
 from outgate.errors import OutgateError
 from outgate.logs import configure_logs
 from outgate.runtime.engine import EngineKind, find_engine
+from outgate.server.capabilities import SUPERVISOR_CAPABILITIES
 from outgate.server.certificates import load_tls
 from outgate.server.children import Child, ChildPlan
 from outgate.server.context import check_names, find_resolvers, find_tunnel_domain, reachable
-from outgate.server.identity import find_api_identity, find_front_identity, require_root
+from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity, require_root
 from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
 from outgate.server.sockets import SupervisedSockets, bind_sockets
 from outgate.server.teardown import teardown_locked
@@ -51,6 +53,7 @@ def run_server(settings: Settings, *, is_ephemeral: bool = False) -> None:
     """
     configure_logs(settings.log_level, settings.log_format, process="serve")
     check_host(settings)
+    keep_held_capabilities(SUPERVISOR_CAPABILITIES)
     with locked(settings, "serve", "A server"):
         ensure_directories(settings)
         key = make_first_key(settings)
@@ -72,6 +75,7 @@ def check_host(settings: Settings) -> None:
     check_names(settings)
     find_resolvers(settings)
     find_api_identity(settings)
+    find_gate_identity(settings)
     if settings.tunnel_domain is not None:
         find_front_identity(settings)
     find_engine(EngineKind(settings.runtime.value), settings.run_dir)

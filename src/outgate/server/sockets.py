@@ -11,7 +11,7 @@ from typing import Final
 
 from outgate.agent.serving import bind_unix
 from outgate.errors import SettingError
-from outgate.server.identity import find_front_identity
+from outgate.server.identity import find_front_identity, find_gate_identity
 from outgate.settings import Settings, SocketAddress, SshListen, variable_of
 
 SSH_PORT: Final = 2222
@@ -105,7 +105,7 @@ def bind_sockets(settings: Settings) -> Iterator[SupervisedSockets]:
     """Every socket of the installation, for the length of the block. Raises SettingError and OSError."""
     with ExitStack() as stack:
         public = stack.enter_context(bind_public(settings.listen))
-        internal = stack.enter_context(bind_unix(settings.api_socket, mode=0o600))
+        internal = stack.enter_context(bind_unix(settings.api_socket))
         ssh = bind_ssh(settings)
         if ssh is not None:
             stack.enter_context(ssh)
@@ -116,12 +116,12 @@ def _bind_front(settings: Settings, stack: ExitStack) -> FrontDoors | None:
     if settings.tunnel_domain is None:
         return None
     http = settings.tunnel_http_listen
-    front_group = find_front_identity(settings).gid
+    front = find_front_identity(settings).uid
     return FrontDoors(
-        # The gate is root, if a powerless one; nobody else may say who a devbox is.
-        inside=stack.enter_context(bind_unix(settings.inside_socket, mode=0o600)),
+        # Nobody but the gate may say who a devbox is.
+        inside=stack.enter_context(bind_unix(settings.inside_socket, owner=find_gate_identity(settings).uid)),
         https=stack.enter_context(bind_public(settings.tls_listen, field="tunnel_listen")),
         http=None if http is None else stack.enter_context(bind_public(http, field="tunnel_http_listen")),
-        api=stack.enter_context(bind_unix(settings.front_api_socket, mode=0o660, group=front_group)),
-        pty=stack.enter_context(bind_unix(settings.pty_socket, mode=0o660, group=front_group)),
+        api=stack.enter_context(bind_unix(settings.front_api_socket, owner=front)),
+        pty=stack.enter_context(bind_unix(settings.pty_socket, owner=front)),
     )

@@ -270,7 +270,7 @@ def test_helpers_share_the_sandboxs_limits_and_fate(lab: Lab) -> None:
     execution = lab.begin("sleep 60", stdin=True)
     lines = (lab.settings.state_dir / "sandboxes/dbx_1/exec" / execution / "pumps").read_text().splitlines()
     pids = [int(line.split()[0]) for line in lines]
-    assert len(pids) == 3
+    assert len(pids) == 4
     for pid in pids:
         groups = Path(f"/proc/{pid}/cgroup").read_text()
         assert groups.count(f"{lab.group}/dbx_1") >= 1

@@ -1,6 +1,7 @@
 """What of a host gets into the stock image. The host is one made up for the test."""
 
 import os
+import stat
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -99,3 +100,22 @@ def test_an_etc_that_is_far_too_large_is_refused(tmp_path: Path, host: Path) -> 
     (host / "etc/ssl/certs/huge").chmod(0o644)
     with pytest.raises(SandboxError, match="more than 32 MiB"):
         build(tmp_path, host)
+
+
+def test_what_only_the_hosts_root_may_read_below_usr_local_is_whited_out(tmp_path: Path, host: Path) -> None:
+    """With mapped ids a sandbox's root owns the host's files: it could read all that the host's root can."""
+    for name, mode in (("bin/tool", 0o755), ("bin/admin", 0o700), ("etc/tool.key", 0o640)):
+        file = host / "usr/local" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+        file.chmod(mode)
+    (host / "usr/local/lib/closed").mkdir(parents=True)
+    (host / "usr/local/lib/closed").chmod(0o711)
+    (host / "usr/local/lib").chmod(0o2775)
+    os.chown(host / "usr/local/lib", 0, 50)
+    local = build(tmp_path, host) / "usr/local"
+    hidden = {str(path.relative_to(local)) for path in local.rglob("*") if path.is_char_device()}
+    assert hidden == {"bin/admin", "etc/tool.key", "lib/closed"}
+    assert {path.lstat().st_rdev for path in local.rglob("*") if path.is_char_device()} == {0}
+    shown = (local / "lib").stat()
+    assert (stat.S_IMODE(shown.st_mode), shown.st_gid) == (0o2775, 50)

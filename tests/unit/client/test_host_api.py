@@ -40,7 +40,7 @@ class Api:
 
 @asynccontextmanager
 async def talking(path: Path, api: Api) -> AsyncIterator[HostApiClient]:
-    with bind_unix(path, mode=0o600) as bound:
+    with bind_unix(path) as bound:
         task = asyncio.ensure_future(serve_unix(api.app(), bound))
         async with HostApiClient(unix_url(path), "token") as client:
             yield client

@@ -165,3 +165,26 @@ def test_any_cut_inside_an_entry_is_an_error() -> None:
 def test_archives_that_are_refused(complaint: str, data: bytes) -> None:
     with pytest.raises(TarError, match=complaint):
         read_all(data)
+
+
+def extended_header(kind: bytes, key: str, value: str) -> bytes:
+    length = len(f" {key}={value}\n")
+    while len(f"{length} {key}={value}\n") != length:
+        length = len(f"{length} {key}={value}\n")
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, length
+    return info.tobuf(tarfile.USTAR_FORMAT) + f"{length} {key}={value}\n".encode().ljust(-(-length // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g"])
+def test_extended_headers_that_follow_each_other_without_end_are_refused(kind: bytes) -> None:
+    """Each is small; all together would be held in memory, and gone through for each entry."""
+    headers = b"".join(extended_header(kind, f"SCHILY.xattr.user.{number}", "v") for number in range(1000))
+    with pytest.raises(TarError, match="more than 256 values"):
+        read_all(headers + archive(file_entry("a")))
+
+
+def test_extended_headers_of_no_meaning_are_not_kept() -> None:
+    headers = b"".join(extended_header(b"g", f"comment.{number}", "v") for number in range(1000))
+    ((entry, _),) = read_all(headers + archive(file_entry("a")))
+    assert entry.name == b"a"

@@ -11,7 +11,7 @@ from outgate.server.agent_process import gate_config
 from outgate.server.context import api_settings, check_names, find_resolvers, host_context
 from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import choose_pool
-from outgate.server.identity import find_api_identity
+from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity
 from outgate.settings import load_settings
 from support.agent_world import LAYOUT
 
@@ -89,6 +89,22 @@ def test_the_api_never_becomes_root(monkeypatch: pytest.MonkeyPatch) -> None:
         find_api_identity(load_settings())
     monkeypatch.delenv("OUTGATE_API_USER")
     assert find_api_identity(load_settings()).uid != 0
+
+
+def test_the_gate_never_becomes_root_nor_somebody_else_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = {find_api_identity(load_settings()).uid, find_front_identity(load_settings()).uid, 0}
+    assert find_gate_identity(load_settings()).uid not in uids
+    for user, refusal in (
+        ("root", "which is root"),
+        ("nobody", "the api's user"),
+        ("daemon", "the tunnel front's user"),
+    ):
+        monkeypatch.setenv("OUTGATE_API_USER", "nobody")
+        monkeypatch.setenv("OUTGATE_TUNNEL_USER", "daemon")
+        monkeypatch.setenv("OUTGATE_TUNNEL_DOMAIN", "tunnel.example.com")
+        monkeypatch.setenv("OUTGATE_GATE_USER", user)
+        with pytest.raises(SettingError, match=refusal):
+            find_gate_identity(load_settings())
 
 
 POOL = IPv4Network("10.213.16.0/20")
