@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-all check format bench lock setup setup-run setup-test setup-bench
+.PHONY: help demo test test-all check format bench attack fuzz lock setup setup-run setup-test setup-bench setup-attack setup-fuzz
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -36,14 +36,28 @@ format: setup-run ## put every file into the one format
 bench: setup-bench ## measure, as ratios in one run; prints a table, writes build/bench/
 	$(BIN)/python -m bench
 
+attack: setup-attack ## the attack corpus: what got through (ATTACK_SYSTEMS="open squid dnsmasq outgate": a comparison)
+	PYTHONPATH=tests $(BIN)/python -m attack
+
+fuzz: setup-fuzz ## look for inputs that break a parser, each for FUZZ_SECONDS (60); FUZZ_TARGETS="dns_query …": some
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_TARGETS)
+
 lock: ## renew requirements/*.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		pyproject.toml --output-file requirements/runtime.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 		pyproject.toml --group test --group bench --output-file requirements/dev.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --only-binary :all: \
+		--group pyproject.toml:fuzz --output-file requirements/fuzz.lock
 
 setup-bench: setup-test
 	@scripts/system-packages bench
+
+setup-attack: setup-test
+	@scripts/system-packages attack
+
+setup-fuzz: setup-test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/fuzz.lock
 
 setup: setup-test ## only set up
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from outgate.control.devbox_states import decode_devbox, encode_devbox
+from outgate.control.texts import make_storable
 from outgate.model.desired import BUILD_COMPLETE, BuildDocument, DesiredPhase, ObservedDevbox, ObservedPhase
 from outgate.store.blueprints import BlueprintRow
 
@@ -100,7 +101,7 @@ def fail_build(
         row,
         status=BlueprintStatus.FAILED.value,
         failure_reason=reason.value,
-        detail=detail,
+        detail=make_storable(detail),
         document=_without_work(row),
         finish_time_ms=now_ms,
     )

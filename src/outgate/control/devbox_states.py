@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from outgate.control.texts import make_storable
 from outgate.model.desired import DesiredPhase, DevboxDocument, ObservedDevbox, ObservedPhase
 from outgate.store.devboxes import DevboxRow
 
@@ -143,7 +144,7 @@ def observe(row: DevboxRow, observed: ObservedDevbox, now_ms: int) -> Step | Non
         failure_reason=observed.failure_reason,
     )
     # A devbox that failed still has to be cleared away by its host; one that is shut down has been.
-    return Step(replace(ended, detail=observed.detail, released=not is_failure), is_news=True)
+    return Step(replace(ended, detail=make_storable(observed.detail), released=not is_failure), is_news=True)
 
 
 def _follow(row: DevboxRow, document: DevboxDocument, phase: ObservedPhase, time_ms: int) -> Step | None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
+from outgate.control.texts import make_storable
 from outgate.model.snapshots import SnapshotPhase, SnapshotState
 from outgate.store.snapshots import SnapshotRow
 
@@ -54,4 +55,4 @@ def miss_host(row: SnapshotRow, now_ms: int) -> SnapshotRow | None:
 
 def fail_snapshot(row: SnapshotRow, why: str) -> SnapshotRow:
     """The snapshot came to nothing."""
-    return replace(row, status=SnapshotStatus.ERROR.value, error_message=why)
+    return replace(row, status=SnapshotStatus.ERROR.value, error_message=make_storable(why))

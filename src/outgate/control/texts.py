@@ -41,6 +41,15 @@ def parse_text(text: str, *, field: str, length_max: int = DESCRIPTION_LENGTH_MA
     return text
 
 
+def make_storable(text: str) -> str:
+    """``text`` that nobody could refuse, such as a program's last words, with U+FFFD for NUL.
+
+    PostgreSQL cannot store NUL: one in what a host reports of one devbox would have the whole report rolled back, again
+    and again.
+    """
+    return text.replace("\x00", "\ufffd")
+
+
 def parse_metadata(metadata: Mapping[str, str], *, field: str = "metadata") -> dict[str, str]:
     """The caller's own notes. Raises InvalidValueError."""
     if len(metadata) > METADATA_ENTRIES_MAX:

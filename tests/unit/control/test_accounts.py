@@ -10,6 +10,7 @@ from outgate.control.errors import ConflictError, NotFoundError, UnauthorizedErr
 from outgate.control.hosts import ensure_host
 from outgate.control.policy_reading import get_policy
 from outgate.control.services import Services
+from outgate.core.clients import LOCAL
 from outgate.errors import InvalidValueError
 
 NOW_MS = 1_795_000_000_000
@@ -22,7 +23,7 @@ def test_a_new_key_is_long_and_only_its_digest_is_stored(services: Services) -> 
     rows = services.database.read_now(lambda tx: tx.execute(text("SELECT * FROM api_keys")).all())
     assert made.api_key not in repr(rows)
     assert rows[0].digest == hashlib.sha256(made.api_key.encode()).digest()
-    caller = asyncio.run(authenticate(services, made.api_key))
+    caller = asyncio.run(authenticate(services, made.api_key, LOCAL))
     assert (caller.account_id, caller.key_id) == (made.account_id, made.key_id)
 
 
@@ -30,7 +31,7 @@ def test_a_new_key_is_long_and_only_its_digest_is_stored(services: Services) -> 
 def test_other_keys_are_refused(services: Services, key: str) -> None:
     create_account(services.database, services.ids, "one", NOW_MS)
     with pytest.raises(UnauthorizedError):
-        asyncio.run(authenticate(services, key.encode("utf-8", "replace").decode()))
+        asyncio.run(authenticate(services, key.encode("utf-8", "replace").decode(), LOCAL))
 
 
 def test_a_key_that_shares_its_lookup_with_another_is_told_apart(services: Services) -> None:
@@ -43,17 +44,17 @@ def test_a_key_that_shares_its_lookup_with_another_is_told_apart(services: Servi
             )
         )
     )
-    assert asyncio.run(authenticate(services, made.api_key)).key_id == made.key_id
+    assert asyncio.run(authenticate(services, made.api_key, LOCAL)).key_id == made.key_id
 
 
 def test_a_revoked_key_does_nothing_more_although_it_was_just_seen(services: Services) -> None:
     made = create_account(services.database, services.ids, "one", NOW_MS)
-    caller = asyncio.run(authenticate(services, made.api_key))
+    caller = asyncio.run(authenticate(services, made.api_key, LOCAL))
     revoked = revoke_key(services.database, made.key_id, NOW_MS + 5)
     assert revoked.revoke_time_ms == NOW_MS + 5
     assert revoke_key(services.database, made.key_id, NOW_MS + 9).revoke_time_ms == NOW_MS + 5
     # The process remembers the key, but the transaction does not believe it.
-    assert asyncio.run(authenticate(services, made.api_key)) == caller
+    assert asyncio.run(authenticate(services, made.api_key, LOCAL)) == caller
     with pytest.raises(UnauthorizedError):
         asyncio.run(get_policy(services, caller, "npol_" + "a" * 21))
 
@@ -100,7 +101,7 @@ def test_accounts_and_keys_by_name_and_id(services: Services) -> None:
 def test_a_host_is_known_by_its_newest_token(services: Services) -> None:
     first = ensure_host(services, "local", "token-1", NOW_MS)
     assert ensure_host(services, "local", "token-2", NOW_MS).id == first.id
-    assert asyncio.run(authenticate_host(services, "token-2")).id == first.id
+    assert asyncio.run(authenticate_host(services, "token-2", LOCAL)).id == first.id
     for token in ("token-1", "", "token-2x"):
         with pytest.raises(UnauthorizedError):
-            asyncio.run(authenticate_host(services, token))
+            asyncio.run(authenticate_host(services, token, LOCAL))

@@ -98,6 +98,13 @@ def test_a_devbox_that_ends_by_itself_is_released_at_once() -> None:
     assert decode_devbox(step.row.document).phase is DesiredPhase.SHUTDOWN
 
 
+def test_a_nul_in_a_programs_last_words_does_not_reach_the_store() -> None:
+    """PostgreSQL refuses it, and with it the whole report of the host."""
+    step = observe(ROW, seen(ObservedPhase.FAILURE, detail="it said a\x00b"), 5000)
+    assert step is not None
+    assert step.row.detail == "it said a\ufffdb"
+
+
 def test_a_failure_says_why_and_is_cleared_away_before_it_is_released() -> None:
     told = seen(ObservedPhase.FAILURE, failure_reason="execution_failed", detail="launch command 1 exited with 2")
     step = observe(ROW, told, 5000)

@@ -1,0 +1,1 @@
+"""Fuzzing of every parser that reads what a devbox wrote; docs/fuzzing.md says how to run it."""
