@@ -9,7 +9,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
-from attack.world import ALLOWED, ALSO, SHARED_ALLOWED, WILD
+from attack.world import ALLOWED, ALSO, SHARED_ALLOWED, TAPE, WILD
 from outgate.cli.demo.internet import Internet
 from outgate.cli.demo.journal import Connection, Journal
 
@@ -57,7 +57,7 @@ class CidrRule:
 class Rules:
     """What a box may reach; nothing else."""
 
-    names: tuple[str, ...] = (ALLOWED.name, ALSO.name, SHARED_ALLOWED.name, f"*.{WILD}")
+    names: tuple[str, ...] = (ALLOWED.name, ALSO.name, SHARED_ALLOWED.name, TAPE.name, f"*.{WILD}")
     cidrs: tuple[CidrRule, ...] = ()
     everything: bool = False
 
@@ -168,6 +168,12 @@ class Scene:
         for query in self.journal().queries:
             if query.name == name or query.name.endswith("." + name):
                 yield f"a question of type {query.type} for {query.name} at {query.server}"
+
+    def dns_messages_with(self, data: bytes) -> Iterator[str]:
+        """DNS messages of any kind that reached a server with ``data`` in them, its letters in any case."""
+        for query in self.journal().queries:
+            if data.lower() in query.message.lower():
+                yield f"{query.message!r} by {query.transport} at {query.server}"
 
     def as_user(self, who: Who) -> "Scene":
         """The same for another user."""

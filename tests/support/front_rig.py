@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import http.client
+import json
+import os
 import socket
 import ssl
 import threading
@@ -43,6 +46,7 @@ TOKEN: Final = "the tunnel's token"  # noqa: S105 - a test's
 OPEN_KEY: Final = make_tunnel_key(ACCOUNT, bytes(range(10)))
 TOKEN_KEY: Final = make_tunnel_key(ACCOUNT, bytes(range(10, 20)))
 OTHERS_KEY: Final = make_tunnel_key(OTHER_ACCOUNT, bytes(range(20, 30)))
+FAILURES_MAX: Final = 20
 ROUTES: Final = (
     TunnelRoute(OPEN_KEY, "dbx_open", ACCOUNT),
     TunnelRoute(TOKEN_KEY, "dbx_token", ACCOUNT, token_digest=hashlib.sha256(TOKEN.encode()).hexdigest()),
@@ -150,8 +154,8 @@ def open_front(directory: Path, api: tuple[str, int] | None = None) -> Iterator[
         writer.close()
 
     async def work() -> None:
-        proxy = Proxy(ProxyNeeds(DOMAIN, table, activity, rig.dial, rig, rig.open_pty))
-        await Listeners(proxy.handle, serve_api).serve(FrontSockets(from_gate, https, http), contexts)
+        proxy = Proxy(ProxyNeeds(DOMAIN, table, activity, rig.dial, rig, rig.open_pty, FAILURES_MAX))
+        await Listeners(proxy.handle, serve_api).serve(FrontSockets(from_gate, (os.geteuid(),), https, http), contexts)
 
     def run() -> None:
         asyncio.set_event_loop(loop)
@@ -168,3 +172,24 @@ def open_front(directory: Path, api: tuple[str, int] | None = None) -> Iterator[
         loop.close()
         for bound in (http, https, from_gate):
             bound.close()
+
+
+def ask(
+    connection: socket.socket, host: str, path: str = "/", *, method: str = "GET", **headers: str
+) -> http.client.HTTPResponse:
+    """One request by hand, so that nothing is added to it. Header names are written with underscores."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    response = http.client.HTTPResponse(connection, method=method)
+    response.begin()
+    return response
+
+
+def seen(response: http.client.HTTPResponse) -> dict[str, list[str]]:
+    """The headers that the server in the devbox saw."""
+    assert response.status == 200, response.read()
+    found: dict[str, list[str]] = {}
+    for name, value in json.loads(response.read())["headers"]:
+        found.setdefault(name.lower(), []).append(value)
+    return found

@@ -96,10 +96,12 @@ class Stage:
             launch_parameters=launch, environment_variables=dict(environment or {}), **origin
         )
         self._devboxes.append(made)
-        for program in _PROGRAMS.glob("*.py"):
-            text = program.read_text("utf-8")
-            ran = run(made, f"cat > /tmp/{program.name} <<'END-OF-PROGRAM'\n{text}\nEND-OF-PROGRAM")
-            assert ran.exit_code == 0, ran
+        programs = [
+            f"cat > /tmp/{program.name} <<'END-OF-PROGRAM'\n{program.read_text('utf-8')}\nEND-OF-PROGRAM"
+            for program in _PROGRAMS.glob("*.py")
+        ]
+        ran = run(made, "\n".join(programs))
+        assert ran.exit_code == 0, ran
         return made
 
     def blueprint(self, policy: NetworkPolicy | None = None, **body: Any) -> BlueprintView:

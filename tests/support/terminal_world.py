@@ -76,8 +76,8 @@ def open_terminal_world(directory: Path, runtime: TerminalRuntime) -> Iterator[T
     settings = ApiSettings(ssh_host=f"127.0.0.1:{ssh.getsockname()[1]}")
     server = ApiServer(directory, settings)
     server.agent.url = unix_url(directory / "agent.sock")
-    asked = bind_unix(directory / SOCKET_NAME, mode=0o600, kind=socket.SOCK_SEQPACKET)
-    dialled = bind_unix(directory / "dial.sock", mode=0o600, kind=socket.SOCK_SEQPACKET)
+    asked = bind_unix(directory / SOCKET_NAME, kind=socket.SOCK_SEQPACKET)
+    dialled = bind_unix(directory / "dial.sock", kind=socket.SOCK_SEQPACKET)
     dialled.setblocking(False)
     dials = LocalDials()
     serving = TerminalServing(
@@ -85,7 +85,7 @@ def open_terminal_world(directory: Path, runtime: TerminalRuntime) -> Iterator[T
     )
 
     def besides() -> tuple[Coroutine[Any, Any, None], ...]:
-        agent = Terminals(runtime, HOST_TOKEN)
+        agent = Terminals(runtime, HOST_TOKEN, (os.geteuid(),))
         return serve_terminals(server.services, serving), agent.serve(asked), dials.serve(dialled)
 
     server.besides = besides

@@ -13,6 +13,7 @@ import time
 __all__ = [
     "client_hello",
     "contextlib",
+    "converse",
     "dns_query",
     "exchange",
     "http",
@@ -120,6 +121,31 @@ def send_pieces(address: str, port: int, pieces: list[bytes], pause_s: float = 0
             time.sleep(pause_s)
         return flow.recv(65536)
     return b""
+
+
+def converse(address: str, port: int, pieces: list[bytes], wait_s: float, *, is_answered: bool = False) -> bytes:
+    """Send each of ``pieces`` as a segment of its own, then the end; all that comes back.
+
+    With ``is_answered`` each waits for an answer to the one before, and the end for an answer to the last.
+    """
+    answer = b""
+    with refused(), socket.create_connection((address, port), wait_s) as flow:
+        flow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        flow.settimeout(wait_s)
+        for piece in pieces[:-1]:
+            flow.sendall(piece)
+            if is_answered:
+                answer += flow.recv(65536)
+            else:
+                time.sleep(0.001)
+        flow.sendall(pieces[-1])
+        if is_answered:
+            # Before the end of what is sent: proxies take that for a client who left.
+            answer += flow.recv(65536)
+        flow.shutdown(socket.SHUT_WR)
+        while piece := flow.recv(65536):
+            answer += piece
+    return answer
 
 
 def dns_query(name: str | bytes, type_: int = 1, number: int = 4711, flags: int = 0x0100, class_: int = 1) -> bytes:

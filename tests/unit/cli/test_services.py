@@ -4,7 +4,7 @@ import pytest
 
 from outgate.cli.demo.control import ServiceKind
 from outgate.cli.demo.journal import Connection
-from outgate.cli.demo.services import BANNER, SERVICES
+from outgate.cli.demo.services import BANNER, KEPT_BYTES_MAX, SERVICES
 
 
 class FakeWire:
@@ -42,6 +42,16 @@ def test_echo_sends_back_and_banner_speaks_first() -> None:
     assert _talk(ServiceKind.BANNER, b"a").sent == BANNER + b"a"
     assert _talk(ServiceKind.SINK, b"a").sent == b""
     assert _talk(ServiceKind.PUSH).rate_bytes_s > 0
+
+
+def test_a_tape_keeps_every_byte_and_answers_each_empty_line_and_each_piece_of_tls() -> None:
+    pieces = (b"GET / HTTP/1.1\r\nHost : a\r\n\r", b"\nX\n\n")
+    wire = _talk(ServiceKind.TAPE, *pieces)
+    assert wire.record.kept == b"".join(pieces)
+    assert wire.sent.count(b"HTTP/1.1 200 OK") == 2
+    assert not wire.is_finished
+    assert _talk(ServiceKind.TAPE, b"\x16\x03\x01").sent[:1] == b"\x15"
+    assert len(_talk(ServiceKind.TAPE, b"x" * (KEPT_BYTES_MAX + 1)).record.kept) == KEPT_BYTES_MAX
 
 
 def test_requests_of_a_kept_connection_are_answered_and_journalled_one_by_one() -> None:

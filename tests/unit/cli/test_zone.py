@@ -6,7 +6,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from outgate.cli.demo.control import SetRecords
+from outgate.cli.demo.control import ForeignRecord, Section, SetRecords
 from outgate.cli.demo.zone import find_records, parse_question, render_answer, render_format_error
 
 ZONE = {
@@ -14,6 +14,11 @@ ZONE = {
     "alias.example.org": SetRecords("alias.example.org", cname="both.example.org", ttl_s=5),
     "*.wild.example.org": SetRecords("*.wild.example.org", addresses=("45.45.45.2",)),
     "loop.example.org": SetRecords("loop.example.org", cname="loop.example.org"),
+    "foreign.example.org": SetRecords(
+        "foreign.example.org",
+        addresses=("45.45.45.1",),
+        foreign=tuple(ForeignRecord(section, "other.example.org", 1, "2d2d2d09") for section in Section),
+    ),
     "text.example.org": SetRecords("text.example.org", raw=((16, "0568656c6c6f"),)),
 }
 
@@ -48,6 +53,14 @@ def test_an_answer_holds_the_records_of_the_name(name: str, kind: str, expected:
         for rdata in rrset
     ]
     assert found == expected
+
+
+def test_foreign_records_come_along_in_their_sections() -> None:
+    answer = _ask("foreign.example.org", "A")
+    expected = "other.example.org. 60 IN A 45.45.45.9"
+    for section in (answer.answer, answer.authority, answer.additional):
+        assert expected in [rrset.to_text() for rrset in section]
+    assert [len(section) for section in (answer.answer, answer.authority, answer.additional)] == [2, 1, 1]
 
 
 def test_a_name_without_records_does_not_exist() -> None:

@@ -21,6 +21,8 @@ class ServiceKind(StrEnum):
     """Speaks first, then echoes: SSH, SMTP and their like."""
     PUSH = "push"
     """Sends for ever without being asked."""
+    TAPE = "tape"
+    """Keeps what comes, byte for byte, and answers whatever it is."""
     UDP_ECHO = "udp_echo"
     UDP_SINK = "udp_sink"
     DNS = "dns"
@@ -46,10 +48,40 @@ class AddHost(msgspec.Struct, frozen=True, tag="add_host"):
     ttl_s: int
 
 
+class Section(StrEnum):
+    """Of a DNS message (RFC 1035 §4.1)."""
+
+    ANSWER = "answer"
+    AUTHORITY = "authority"
+    ADDITIONAL = "additional"
+
+
+class ForeignRecord(msgspec.Struct, frozen=True):
+    """A record that nobody asked for: of any owner, in any section."""
+
+    section: Section
+    owner: str
+    type: int
+    data_hex: str
+
+
+class Lie(StrEnum):
+    """How a forged answer, which comes before the true one, differs from what was asked."""
+
+    WRONG_ID = "wrong_id"
+    WRONG_QUESTION = "wrong_question"
+    NO_ANSWER_FLAG = "no_answer_flag"
+    OTHER_PORT = "other_port"
+    """Everything is right in it, but it comes from another port of the server."""
+    OTHER_SERVER = "other_server"
+    """Everything is right in it, but another server sends it."""
+
+
 class SetRecords(msgspec.Struct, frozen=True, tag="set_records"):
     """What a name resolves to, instead of what it did. Nothing at all makes it NXDOMAIN.
 
-    ``name`` may begin with ``*.``. ``raw`` holds (type, rdata as hex) pairs for other record types.
+    ``name`` may begin with ``*.``. ``raw`` holds (type, rdata as hex) pairs for other record types. ``foreign`` goes
+    along with every answer. ``lies`` are sent first, by UDP, and give ``lie_address``; answers by UDP wait ``delay_s``.
     """
 
     name: str
@@ -57,6 +89,10 @@ class SetRecords(msgspec.Struct, frozen=True, tag="set_records"):
     cname: str | None = None
     raw: tuple[tuple[int, str], ...] = ()
     ttl_s: int = 60
+    foreign: tuple[ForeignRecord, ...] = ()
+    lies: tuple[Lie, ...] = ()
+    lie_address: str = ""
+    delay_s: float = 0.0
 
 
 class ReadJournal(msgspec.Struct, frozen=True, tag="read_journal"):

@@ -18,6 +18,8 @@ from outgate.cli.demo.control import (
     WEB,
     AddHost,
     CloseConnections,
+    ForeignRecord,
+    Lie,
     ReadJournal,
     Reply,
     Request,
@@ -81,9 +83,19 @@ class Internet:
         cname: str | None = None,
         raw: Sequence[tuple[int, str]] = (),
         ttl_s: int = 60,
+        foreign: Sequence[ForeignRecord] = (),
+        delay_s: float = 0.0,
     ) -> None:
-        """What ``name`` (or ``*.name``) resolves to from now on; without any records it does not exist."""
-        self._ask(SetRecords(name, tuple(addresses), cname, tuple(raw), ttl_s))
+        """What ``name`` (or ``*.name``) resolves to from now on; without any records it does not exist.
+
+        Each answer comes ``delay_s`` late (by UDP) and takes the ``foreign`` records along.
+        """
+        records = SetRecords(name, tuple(addresses), cname, tuple(raw), ttl_s, foreign=tuple(foreign), delay_s=delay_s)
+        self._ask(records)
+
+    def set_forged(self, name: str, *, addresses: Sequence[str], lies: Sequence[Lie], lie_address: str) -> None:
+        """``name`` resolves to ``addresses``, but before each answer by UDP come ``lies`` that say ``lie_address``."""
+        self._ask(SetRecords(name, tuple(addresses), lies=tuple(lies), lie_address=lie_address))
 
     def journal(self, *, since_s: float = 0.0, address: str | None = None, host: str | None = None) -> Journal:
         """What has reached the far side since ``since_s`` (:meth:`now_s`), for ``address`` and ``host`` where given."""

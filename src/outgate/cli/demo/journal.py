@@ -35,6 +35,8 @@ class Connection(msgspec.Struct):
     """The SNI, once a complete ClientHello arrived; an empty text is a hello without one."""
     requests: list[str] = msgspec.field(default_factory=list)
     """``METHOD http://Host/target`` of each HTTP request, Host as received."""
+    kept: bytes = b""
+    """What came, as it came: by a tape alone."""
     bytes_in: int = 0
     bytes_out: int = 0
     last_in_s: float = 0.0
@@ -43,7 +45,7 @@ class Connection(msgspec.Struct):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """One DNS question. ``server`` is the address it was sent to."""
+    """One DNS message. ``server`` is the address it was sent to; ``name`` is empty when it is not one question."""
 
     time_s: float
     source: str
@@ -51,6 +53,8 @@ class Query(msgspec.Struct, frozen=True):
     transport: str
     name: str
     type: int
+    message: bytes = b""
+    """As it came."""
 
 
 class Datagram(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +18,12 @@ CHUNK = b"0123456789abcdef" * 1024
 ENDLESS_BYTES = 1 << 40
 """A Content-Length nobody will ever read to the end."""
 ENDLESS_RATE_BYTES_S = 1024 * 1024
+KEPT_BYTES_MAX = 64 * 1024
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_EMPTY_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_TLS_FIRST_BYTES = frozenset({20, 21, 22, 23})
+_TLS_ALERT = b"\x15\x03\x03\x00\x02\x02\x28"
+"""Fatal, handshake_failure (RFC 8446 §6)."""
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 
@@ -97,6 +104,31 @@ class Push(Sink):
 
     def ended(self) -> None:
         """Goes on: half a connection is enough for it."""
+
+
+class Tape(Sink):
+    """Keeps what comes for readers who judge it later, and answers so that a client goes on.
+
+    Servers differ in what they make of odd bytes; this one takes no side. Each empty line gets a response as if a
+    request head ended there, each piece of TLS the alert that ends a handshake.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        """Over ``wire``."""
+        super().__init__(wire)
+        self._answered = 0
+
+    def received(self, data: bytes) -> None:
+        """Keep it, up to a bound; answer what there is to answer."""
+        record = self._wire.record
+        record.kept += data[: KEPT_BYTES_MAX - len(record.kept)]
+        if record.kept[0] in _TLS_FIRST_BYTES:
+            self._wire.send(_TLS_ALERT)
+            return
+        heads = len(_EMPTY_LINE.findall(record.kept))
+        if heads > self._answered:
+            self._wire.send(_EMPTY_RESPONSE * (heads - self._answered))
+            self._answered = heads
 
 
 class Http:
@@ -219,5 +251,6 @@ SERVICES: dict[ServiceKind, Callable[[Wire], Service]] = {
     ServiceKind.ECHO: Echo,
     ServiceKind.SINK: Sink,
     ServiceKind.PUSH: Push,
+    ServiceKind.TAPE: Tape,
     ServiceKind.BANNER: lambda wire: Echo(wire, BANNER),
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
-from outgate.cli.demo.control import SetRecords
+from outgate.cli.demo.control import Section, SetRecords
 
 A, CNAME, AAAA = 1, 5, 28
 CLASS_IN = 1
@@ -61,10 +61,15 @@ def render_answer(message: bytes, question: Question, zone: Mapping[str, SetReco
         answers.append(_render_record(owner, CNAME, found.ttl_s, target))
         owner, name = target, found.cname.rstrip(".").lower()
         found = find_records(zone, name)
+    sections = {Section.ANSWER: answers, Section.AUTHORITY: [], Section.ADDITIONAL: []}
     if found is not None:
         answers += [_render_record(owner, type_, found.ttl_s, data) for type_, data in _data(found, question.type)]
-    head = message[:2] + struct.pack("!HHHHH", _FLAGS | (message[2] & 1) << 8 | code, 1, len(answers), 0, 0)
-    return head + message[12 : question.end] + b"".join(answers)
+        for extra in found.foreign:
+            data = bytes.fromhex(extra.data_hex)
+            sections[extra.section].append(_render_record(_render_name(extra.owner), extra.type, found.ttl_s, data))
+    counts = [len(records) for records in sections.values()]
+    head = message[:2] + struct.pack("!HHHHH", _FLAGS | (message[2] & 1) << 8 | code, 1, *counts)
+    return head + message[12 : question.end] + b"".join(b"".join(records) for records in sections.values())
 
 
 def render_format_error(message: bytes) -> bytes:
