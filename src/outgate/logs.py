@@ -6,11 +6,12 @@ belongs to what a command prints.
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
 
+from outgate import clock
 from outgate.settings import LogFormat, LogLevel
 
 _SECRET_KEYS: Final = frozenset({"api_key", "authorization", "database_url", "environment", "host_token", "token"})
@@ -19,6 +20,12 @@ _HIDDEN: Final = "[hidden]"
 _VALUE_LENGTH_MAX: Final = 2048
 """A devbox chooses names and command output; one line must not grow without bound because of it."""
 
+LINES_A_MINUTE_MAX: Final = 100
+"""Of one kind and process: some 30 MB a day if somebody provokes it all the time."""
+_MINUTE_S: Final = 60.0
+_KINDS_MAX: Final = 1024
+"""There are some hundred; the bound is for texts that somebody should not have used as a kind."""
+
 Event = MutableMapping[str, Any]
 
 
@@ -26,12 +33,14 @@ def configure_logs(level: LogLevel, form: LogFormat, *, process: str) -> None:
     """Log at ``level`` and above in ``form`` from now on; each line names ``process`` (api, agent, gate …)."""
     is_terminal = form is LogFormat.CONSOLE
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Its own choice of a traceback shows the values of local variables, and so keys and secrets.
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if is_terminal
         else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
     structlog.configure(
         processors=[
+            LineLimit(),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -49,6 +58,46 @@ def configure_logs(level: LogLevel, form: LogFormat, *, process: str) -> None:
     )
     # Libraries (granian, httpx, sqlalchemy) log through the standard module; their chatter stays out.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s", force=True)
+    limit = LineLimit()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: limit.admit(record.name) is not None)
+
+
+class LineLimit:
+    """At most :data:`LINES_A_MINUTE_MAX` lines of one kind a minute; what is left out is counted.
+
+    Some lines are written because of what a devbox or a client does, and it does that as often as it likes. As a
+    processor of structlog, its kind is the event; debugging shows everything.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = clock.monotonic_s) -> None:
+        self._now_s = now_s
+        self._kinds: dict[object, tuple[float, int]] = {}
+        """Kind → when its minute began, and its lines since."""
+
+    def admit(self, kind: object) -> int | None:
+        """None for a line that is left out; else how many of its kind were left out in the minute before."""
+        now_s = self._now_s()
+        began_s, lines = self._kinds.get(kind, (now_s, 0))
+        left_out = 0
+        if now_s - began_s >= _MINUTE_S:
+            left_out = max(0, lines - LINES_A_MINUTE_MAX)
+            began_s, lines = now_s, 0
+        if len(self._kinds) >= _KINDS_MAX and kind not in self._kinds:
+            self._kinds.clear()
+        self._kinds[kind] = (began_s, lines + 1)
+        return None if lines >= LINES_A_MINUTE_MAX else left_out
+
+    def __call__(self, _logger: object, method: str, event: Event) -> Event:
+        """The event, with ``left_out`` where lines of its kind were. Raises structlog.DropEvent for one too many."""
+        if method == "debug":
+            return event
+        left_out = self.admit(event.get("event"))
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            event["left_out"] = left_out
+        return event
 
 
 def _name_process(process: str) -> structlog.typing.Processor:

@@ -257,12 +257,12 @@ class Settings(BaseSettings):
         ge=0,
         le=1_000_000,
     )
-    trusted_proxies: Annotated[
-        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)
-    ] = _setting(
-        (),
-        "Reverse proxies before the API, whose `X-Forwarded-For` says who the client is.",
-        "addresses or networks with commas between them, for example 10.0.0.7,fd00::/64",
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)] = (
+        _setting(
+            (),
+            "Reverse proxies before the API, whose `X-Forwarded-For` says who the client is.",
+            "addresses or networks with commas between them, for example 10.0.0.7,fd00::/64",
+        )
     )
     policies_max: int = _setting(100, "Policies an account may have.", "a number from 1 to 10000", ge=1, le=10_000)
     build_s_max: int = _setting(

@@ -11,7 +11,8 @@ from attack.scene import Running, Who
 from attack.systems import open as unfiltered
 from outgate.cli.demo.internet import Internet
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
+# Two minutes of them, and they depend on the cases alone: not in every run of the tests.
+pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(180)]
 
 Opened = tuple[Running, Internet]
 

@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 
 from outgate.api.errors import BodyTooLargeError, ClientGoneError
 from outgate.api.validation import describe_body_error
+from outgate.control.pace import Pace
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -28,15 +29,16 @@ Whole = Annotated[int, BeforeValidator(as_whole)]
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError when it is longer than ``bytes_max``.
+    """The whole body. Raises BodyTooLargeError when it is longer than ``bytes_max``, and TransferStalledError.
 
     A little more than that is read and dropped first: a client that is still sending when the connection closes
     gets a reset, which destroys the answer on its way (RFC 9112 §9.6).
     """
     chunks = []
     size = 0
+    pace, stream = Pace(), aiter(request.stream())
     try:
-        async for chunk in request.stream():
+        while (chunk := await pace.next(stream)) is not None:
             size += len(chunk)
             if size > bytes_max * _DROPPED_FACTOR_MAX:
                 break

@@ -31,7 +31,7 @@ Endpoint = Annotated[
     str,
     _said(
         maxLength=ENDPOINT_LENGTH_MAX,
-        pattern="^https?://[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*(/[A-Za-z0-9._~-]*)*$",
+        pattern="^https?://[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*(:[0-9]{1,4})?(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*$",
         examples=["https://api.example.com"],
     ),
 ]

@@ -19,6 +19,7 @@ from outgate.control.errors import UnauthorizedError
 from outgate.control.repeats import make_request_key
 from outgate.control.scopes import check_caller
 from outgate.control.services import Services
+from outgate.core.clients import find_client
 
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
@@ -88,6 +89,13 @@ def read_bearer(request: Request) -> str:
     return token
 
 
+def find_client_of(request: Request) -> str:
+    """Who asks, as far as limits are concerned."""
+    peer = "" if request.client is None else request.client.host
+    forwarded_for = ",".join(request.headers.getlist("x-forwarded-for"))
+    return find_client(peer, forwarded_for, services_of(request).settings.proxies)
+
+
 def services_of(request: Request) -> Services:
     """The services of the application that serves ``request``."""
     services: Services = request.app.state.services
@@ -96,7 +104,7 @@ def services_of(request: Request) -> Services:
 
 async def _authenticated(request: Request) -> RequestContext:
     services = services_of(request)
-    caller = await authenticate(services, read_bearer(request))
+    caller = await authenticate(services, read_bearer(request), find_client_of(request))
     check_caller(caller, find_requirements(request.method, request.scope["route"].path))
     return RequestContext(services, caller, request)
 

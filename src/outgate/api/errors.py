@@ -20,6 +20,7 @@ from outgate.control.errors import (
     NotFoundError,
     StoppingError,
     TooLargeError,
+    TooManyAttemptsError,
     TooManyWaitsError,
     TransferStalledError,
     UnauthorizedError,
@@ -87,6 +88,7 @@ _RENDERINGS: Final[tuple[tuple[type[OutgateError], Rendering], ...]] = (
     (BodyTooLargeError, Rendering(413)),
     (TooLargeError, Rendering(413)),
     (TooManyWaitsError, Rendering(429, {"retry-after": "1"})),
+    (TooManyAttemptsError, Rendering(429, _RETRY)),
     # 499: nginx's name for it; it is seen in logs only.
     (ClientGoneError, Rendering(499)),
     (HostUnavailableError, Rendering(503, _RETRY | {"retry-after": "1"})),
@@ -103,7 +105,10 @@ def render_error(error: OutgateError) -> Response:
     message = error.message
     if blamed is not None and not message.startswith(blamed):
         message = f"{blamed}: {message}"
-    return _respond(rendering.status, message, error.code, rendering.headers, blamed)
+    headers = rendering.headers
+    if isinstance(error, TooManyAttemptsError):
+        headers = headers | {"retry-after": str(error.wait_s)}
+    return _respond(rendering.status, message, error.code, headers, blamed)
 
 
 def _respond(

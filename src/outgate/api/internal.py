@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from outgate.api.bodies import read_body
-from outgate.api.context import read_bearer, services_of, while_connected
+from outgate.api.context import find_client_of, read_bearer, services_of, while_connected
 from outgate.api.errors import install_error_handlers
 from outgate.api.object_transfer import ObjectResponse
 from outgate.api.responses import respond
@@ -30,7 +30,7 @@ router: Final = APIRouter(prefix="/internal/v1")
 
 
 async def _authenticated_host(request: Request) -> HostRow:
-    return await authenticate_host(services_of(request), read_bearer(request))
+    return await authenticate_host(services_of(request), read_bearer(request), find_client_of(request))
 
 
 Host = Annotated[HostRow, Depends(_authenticated_host)]

@@ -11,6 +11,7 @@ from outgate.control.devbox_mounts import (
     CONTENT_LENGTH_MAX,
     MOUNTS_MAX,
     PATH_LENGTH_MAX,
+    REF_PATTERN,
     REPOSITORY_PATTERN,
     CodeMountInput,
     FileMountInput,
@@ -24,6 +25,8 @@ from outgate.errors import InvalidValueError
 Path = Annotated[str, said(minLength=1, maxLength=PATH_LENGTH_MAX, pattern=TEXT_PATTERN)]
 Content = Annotated[str, said(maxLength=CONTENT_LENGTH_MAX, pattern=TEXT_PATTERN)]
 Repository = Annotated[str, said(pattern=REPOSITORY_PATTERN)]
+GitReference = Annotated[str, said(pattern=REF_PATTERN)]
+GitToken = Annotated[str, said(pattern="^[\\x21-\\x7e]{0,4096}$")]
 FileMounts = Annotated[dict[str, str], said(maxProperties=MOUNTS_MAX)]
 
 
@@ -54,8 +57,8 @@ class CodeMountParameters(BaseModel):
 
     repo_name: Repository
     repo_owner: Repository
-    token: str | None = None
-    git_ref: str | None = None
+    token: GitToken | None = None
+    git_ref: GitReference | None = None
     install_command: Command | None = None
 
     def to_input(self, field: str) -> CodeMountInput:

@@ -45,15 +45,15 @@ _REASONS: Final = {
     401: "No valid API key.",
     403: "The key may not do this.",
     404: "There is no such thing in this account.",
-    408: "The wait ended before it happened.",
+    408: "The wait ended before it happened, or the body came too slowly.",
     409: "This contradicts what is there.",
     413: "The body is longer than is taken, 1 MiB unless the route says otherwise.",
-    429: "Too many waiting requests.",
+    429: "Too many waiting requests, or too many wrong keys.",
     500: "Outgate or its database failed; nothing was changed.",
     503: "Try again in a moment.",
 }
-_ALWAYS: Final = (400, 401, 403, 500, 503)
-_STATUS_OF_BODIES: Final = 413
+_ALWAYS: Final = (400, 401, 403, 429, 500, 503)
+_STATUSES_OF_BODIES: Final = (408, 413)
 
 
 def describe(
@@ -140,7 +140,7 @@ def _finish_operation(operation: dict[str, Any]) -> None:
     if headers:
         ok["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     if _BODY_KEY in operation:
-        statuses.add(_STATUS_OF_BODIES)
+        statuses.update(_STATUSES_OF_BODIES)
         is_required = not operation.pop(_OPTIONAL_KEY)
         body = _json_of(operation.pop(_BODY_KEY))[_JSON]
         operation["requestBody"] = {"required": is_required, "content": {operation.pop(_BODY_TYPE_KEY): body}}

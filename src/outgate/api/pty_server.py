@@ -1,7 +1,7 @@
 """``/pty/…``: terminals over WebSockets, on a unix socket to which the tunnel front passes such requests.
 
-The front is believed in nothing but the host name that the client asked for; its first label ends in the tunnel's
-key, and the request itself carries the token.
+The front is believed in nothing but who the client is, and the host name that it asked for: its first label ends in
+the tunnel's key, and the request itself carries the token.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from outgate.control.pty import find_pty_place, find_size, parse_session_name, p
 from outgate.control.services import Services
 from outgate.control.terminal_access import TerminalActivity, TerminalPlace
 from outgate.control.terminal_gateway import TerminalGateway
+from outgate.core.clients import client_of
 from outgate.errors import InvalidValueError, OutgateError
 from outgate.model.terminals import SESSION_IDLE_S_MAX, PtyAction, PtyState, RefusalCode, Refused
 
@@ -129,7 +130,7 @@ class PtyServer:
         headers = (request.headers.get(name, "") for name in _TOKEN_HEADERS)
         token = next((text[len(_SCHEME) :].strip() for text in headers if text.lower().startswith(_SCHEME)), "")
         try:
-            return await find_pty_place(self._services, key, token)
+            return await find_pty_place(self._services, key, token, _client_of(request))
         except ConflictError as error:  # the founding contract has no 409 here
             raise InvalidValueError(error.message, code=error.code) from None
 
@@ -166,6 +167,11 @@ class PtyServer:
         while data := await terminal.read():
             self._activity.note(place.devbox_id)
             await frames.send_bytes(data)
+
+
+def _client_of(request: web.Request) -> str:
+    """Whom the front asks for: it puts that behind whatever else the header holds."""
+    return client_of(",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip())
 
 
 @web.middleware

@@ -98,7 +98,7 @@ class Applications:
         self.public.state.services = services
         self.internal.state.services = services
         return (
-            *(Listener(self.public, bound) for bound in public),
+            *(Listener(self.public, bound, services.settings.proxies) for bound in public),
             *(Listener(self.internal, bound) for bound in internal),
         )
 

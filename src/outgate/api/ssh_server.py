@@ -25,11 +25,14 @@ from outgate.control.ssh_keys import find_ssh_place
 from outgate.control.terminal_access import TerminalActivity, TerminalPlace, find_running
 from outgate.control.terminal_gateway import TerminalGateway
 from outgate.control.wakeups import Subject, Topic
+from outgate.core.clients import client_of
 from outgate.errors import OutgateError
 
 CONNECTIONS_MAX: Final = 1000
 STRANGERS_MAX: Final = 100
 """Connections that have not shown a key yet, as sshd's MaxStartups."""
+STRANGERS_PER_CLIENT_MAX: Final = 16
+"""Of one client's address, so that nobody takes all of the places there are for strangers."""
 LOGIN_S_MAX: Final = 30
 KEYS_TRIED_MAX: Final = 12
 """Each key of a client's agent is tried, and the right one twice."""
@@ -94,10 +97,12 @@ class SshServer:
             await self.works.end()
             await acceptor.wait_closed()
 
-    @property
-    def strangers(self) -> int:
-        """How many connections have not shown a key yet."""
-        return sum(1 for connection in self.connections if connection.place is None)
+    def has_room(self, client: str) -> bool:
+        """Whether ``client`` may connect once more."""
+        strangers = [connection for connection in self.connections if connection.place is None]
+        own = sum(1 for connection in strangers if connection.client == client)
+        is_free = len(self.connections) < CONNECTIONS_MAX and len(strangers) < STRANGERS_MAX
+        return is_free and own < STRANGERS_PER_CLIENT_MAX
 
 
 class _Connection(asyncssh.SSHServer):
@@ -111,14 +116,16 @@ class _Connection(asyncssh.SSHServer):
         self._watching: asyncio.Future[None] | None = None
         self._log = structlog.get_logger("ssh")
         self.place: TerminalPlace | None = None
+        self.client = ""
         self._shown: TerminalPlace | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """A client connected."""
         server = self._server
         self._peer = conn
-        if len(server.connections) >= CONNECTIONS_MAX or server.strangers >= STRANGERS_MAX:
-            self._log.warning("too_many_connections", open=len(server.connections), strangers=server.strangers)
+        self.client = client_of((conn.get_extra_info("peername") or ("",))[0])
+        if not server.has_room(self.client):
+            self._log.warning("too_many_connections", open=len(server.connections), client=self.client)
             conn.abort()
             return
         server.connections.add(self)

@@ -1,6 +1,5 @@
 """A file and the path it is for, read out of a multipart form (RFC 7578) while the form arrives."""
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from outgate.api.errors import ClientGoneError
-from outgate.control.errors import TooLargeError, TransferStalledError
+from outgate.control.errors import TooLargeError
 from outgate.control.files import PATH_LENGTH_MAX
+from outgate.control.pace import Pace
 from outgate.errors import InvalidValueError
 
 EARLY_BYTES_MAX: Final = 1024 * 1024
 """Of a file that comes before its path: it has to wait in memory until it is known where it goes."""
-STALL_S_MAX: Final = 60.0
 _PATH, _FILE = "path", "file"
 _FORM: Final = b"multipart/form-data"
 
@@ -42,9 +41,9 @@ async def read_upload(request: Request, bytes_max: int) -> Upload:
         message = "An upload is a form: send Content-Type multipart/form-data with the fields path and file."
         raise InvalidValueError(message, field=_FILE)
     form = _Form(boundary)
-    chunks = aiter(request.stream())
+    pace, chunks = Pace(), aiter(request.stream())
     while form.path is None or not form.has_file:
-        chunk = await _next_chunk(chunks)
+        chunk = await _next_chunk(pace, chunks)
         if chunk is None:
             form.check_whole()
             raise InvalidValueError("This is required.", field=_PATH if form.path is None else _FILE)
@@ -52,10 +51,12 @@ async def read_upload(request: Request, bytes_max: int) -> Upload:
         if form.path is None and form.waiting_bytes > EARLY_BYTES_MAX:
             message = f"Send the field path before a file of more than {EARLY_BYTES_MAX} bytes."
             raise InvalidValueError(message, field=_PATH)
-    return Upload(form.path, _file_bytes(form, chunks, bytes_max))
+    return Upload(form.path, _file_bytes(form, pace, chunks, bytes_max))
 
 
-async def _file_bytes(form: "_Form", chunks: AsyncIterator[bytes], bytes_max: int) -> AsyncGenerator[bytes, None]:
+async def _file_bytes(
+    form: "_Form", pace: Pace, chunks: AsyncIterator[bytes], bytes_max: int
+) -> AsyncGenerator[bytes, None]:
     size = 0
     while True:
         while form.pieces:
@@ -64,7 +65,7 @@ async def _file_bytes(form: "_Form", chunks: AsyncIterator[bytes], bytes_max: in
             if size > bytes_max:
                 raise TooLargeError(f"The file is longer than {bytes_max:,} bytes, the most that is taken.")
             yield piece
-        chunk = await _next_chunk(chunks)
+        chunk = await _next_chunk(pace, chunks)
         if chunk is None:
             # Over HTTP/2 a stream that was reset looks like one that ended: the form's own end is what counts.
             form.check_whole()
@@ -72,12 +73,9 @@ async def _file_bytes(form: "_Form", chunks: AsyncIterator[bytes], bytes_max: in
         form.feed(chunk)
 
 
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes | None:
+async def _next_chunk(pace: Pace, chunks: AsyncIterator[bytes]) -> bytes | None:
     try:
-        async with asyncio.timeout(STALL_S_MAX):
-            return await anext(chunks, None)
-    except TimeoutError:
-        raise TransferStalledError(f"Nothing came for {STALL_S_MAX:g} s; send the upload again.") from None
+        return await pace.next(chunks)
     except ClientDisconnect:
         raise ClientGoneError("The client closed the connection while sending.") from None
 

@@ -16,19 +16,25 @@ from outgate.store.hosts import HostRow
 _UNKNOWN_KEY = "The API key is not valid. Send 'Authorization: Bearer <key>' with a key neither revoked nor expired."
 
 
-async def authenticate(services: Services, key: str) -> Caller:
-    """The caller that ``key`` belongs to. Raises UnauthorizedError.
+async def authenticate(services: Services, key: str, client: str) -> Caller:
+    """The caller that ``key``, shown by ``client``, belongs to. Raises UnauthorizedError and TooManyAttemptsError.
 
     A key that was found once is remembered by its digest, which spares a look-up for each request. It is not
     believed for that: :mod:`outgate.control.transactions` checks in each transaction that it is still valid.
     """
-    if len(key) > KEY_LENGTH_MAX:
-        raise unknown_key()
-    presented = digest_secret(key)
+    presented = digest_secret(key[: KEY_LENGTH_MAX + 1])
+    attempts, failures_max = services.key_attempts, services.settings.auth_failures_max
     known = services.known_keys.find(presented.digest)
     if known is not None:
+        attempts.check(client, presented.digest, failures_max)
+        attempts.prove(client, presented.digest)
         return known
-    caller = await services.database.read(lambda connection: _find_caller(connection, presented))
+    caller = await attempts.look(
+        client,
+        presented.digest,
+        failures_max,
+        lambda: services.database.read(lambda connection: _find_caller(connection, presented)),
+    )
     if caller is None:
         raise unknown_key()
     services.known_keys.add(presented.digest, caller)
@@ -47,10 +53,20 @@ def _find_caller(connection: Connection, presented: SecretDigest) -> Caller | No
     return None
 
 
-async def authenticate_host(services: Services, token: str) -> HostRow:
-    """The host that ``token`` belongs to. Raises UnauthorizedError."""
-    presented = digest_secret(token[:KEY_LENGTH_MAX])
-    for row in await services.database.read(lambda connection: host_rows.find_hosts(connection, presented.lookup)):
-        if presented.equals(row.digest):
-            return row
-    raise UnauthorizedError("The host token is not valid.")
+async def authenticate_host(services: Services, token: str, client: str) -> HostRow:
+    """The host that ``token``, shown by ``client``, belongs to. Raises UnauthorizedError and TooManyAttemptsError."""
+    presented = digest_secret(token[: KEY_LENGTH_MAX + 1])
+    host = await services.host_attempts.look(
+        client,
+        presented.digest,
+        services.settings.auth_failures_max,
+        lambda: services.database.read(lambda connection: _find_host(connection, presented)),
+    )
+    if host is None:
+        raise UnauthorizedError("The host token is not valid.")
+    return host
+
+
+def _find_host(connection: Connection, presented: SecretDigest) -> HostRow | None:
+    found = host_rows.find_hosts(connection, presented.lookup)
+    return next((row for row in found if presented.equals(row.digest)), None)

@@ -52,6 +52,8 @@ def parse_blueprint_input(given: BlueprintInput) -> BlueprintSpec:
     else:
         _check_nothing_unread(given)
     _check_build_args(given.build_args)
+    for variable in given.secrets:
+        parse_variable(variable, field="secrets")
     if len(given.setup_commands) > COMMANDS_MAX:
         message = f"There are {len(given.setup_commands)} setup commands; at most {COMMANDS_MAX} are allowed."
         raise InvalidValueError(message, field="system_setup_commands")

@@ -3,7 +3,10 @@
 import json
 
 from outgate.control.blueprint_input import BlueprintInput, parse_blueprint_input
-from outgate.control.devbox_mounts import CodeMountInput, FileMountInput
+from outgate.control.devbox_mounts import CodeMountInput, FileMountInput, check_mounts
+from outgate.control.ids import IdPrefix, is_id
+from outgate.control.texts import parse_short_text
+from outgate.errors import InvalidValueError
 
 _STOCK = "stock"
 
@@ -14,6 +17,11 @@ def render_preview(given: BlueprintInput) -> str:
     Secrets, tokens and the contents of files are not in it.
     """
     parse_blueprint_input(given)
+    check_mounts(given.mounts)
+    _check_id(IdPrefix.BLUEPRINT, given.base_blueprint_id, "base_blueprint_id")
+    if given.base_blueprint_name is not None:
+        parse_short_text(given.base_blueprint_name, field="base_blueprint_name")
+    _check_id(IdPrefix.OBJECT, given.context_object_id, "build_context.object_id")
     base = given.base_blueprint_id or given.base_blueprint_name or _STOCK
     lines = [given.dockerfile.rstrip("\n")] if given.dockerfile is not None else [f"FROM {base}"]
     if given.mounts or given.setup_commands:
@@ -32,3 +40,8 @@ def render_preview(given: BlueprintInput) -> str:
                 raise TypeError(f"a blueprint has no mount like {mount!r}")
     lines.extend(f"RUN {command}" for command in given.setup_commands)
     return "\n".join(lines) + "\n"
+
+
+def _check_id(prefix: IdPrefix, given: str | None, field: str) -> None:
+    if given is not None and not is_id(prefix, given):
+        raise InvalidValueError(f"{given[:80]!r} is no id as in {prefix}….", field=field)

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from outgate.model.flow import HostContext
 
 GIB: Final = 1024**3
+AUTH_FAILURES_MAX: Final = 60
+"""A program in a loop with an old key is slowed down; people who mistype never notice."""
 BODY_BYTES_MAX: Final = 1024 * 1024
 REPORT_BYTES_MAX: Final = 16 * 1024 * 1024
 """A report names each devbox of a host with some 200 bytes; this is room for 50,000 and more."""
@@ -31,6 +34,8 @@ class ApiSettings:
     ``git_url`` is the start of the URLs that code mounts are cloned from.
     ``builds_max``: builds of one account at once; ``build_s_max``: how long one may take.
     ``ssh_host`` is where the SSH server is reached, None while it is off.
+    ``auth_failures_max``: wrong keys that one client may show in a minute, 0 for any number. ``proxies``: whose
+    ``X-Forwarded-For`` says who the client is.
     """
 
     default_policy: DefaultPolicy = DefaultPolicy.ALLOW_ALL
@@ -54,3 +59,5 @@ class ApiSettings:
     public_url: str | None = None
     git_url: str = "https://github.com"
     ssh_host: str | None = None
+    auth_failures_max: int = AUTH_FAILURES_MAX
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()

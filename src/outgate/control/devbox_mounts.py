@@ -32,7 +32,8 @@ CONTENT_LENGTH_MAX: Final = 1024 * 1024
 """As long as a body may be: it comes in one."""
 REPOSITORY_PATTERN: Final = "^[A-Za-z0-9_.-]{1,100}$"
 _REPOSITORY: Final = re.compile(REPOSITORY_PATTERN.removesuffix("$") + r"\Z", re.ASCII)
-_REF: Final = re.compile(r"(?!-)[^\x00-\x20\x7f~^:?*\[\\]{1,255}\Z", re.ASCII)
+REF_PATTERN: Final = r"^(?!-)[^\x00-\x20\x7f~^:?*\[\\]{1,255}$"
+_REF: Final = re.compile(REF_PATTERN.removesuffix("$") + r"\Z", re.ASCII)
 """No option, and none of what git-check-ref-format(1) rules out."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}\Z", re.ASCII)
 """One line, as git's credential protocol has it."""
@@ -87,21 +88,35 @@ def parse_mounts(
 
     Raises InvalidValueError naming the field, also for an object that the account does not have.
     """
+    check_mounts(mounts)
+    return tuple(_parse_mount(tx, services, call, mount, owner_id) for mount in mounts)
+
+
+def check_mounts(mounts: tuple[MountInput, ...]) -> None:
+    """Raise InvalidValueError, naming the field, for what cannot be right whatever the account has."""
     if len(mounts) > MOUNTS_MAX:
         message = f"There are {len(mounts)} mounts; at most {MOUNTS_MAX} are allowed."
         raise InvalidValueError(message, field="mounts")
-    return tuple(_parse_mount(tx, services, call, mount, owner_id) for mount in mounts)
+    for mount in mounts:
+        if isinstance(mount, FileMountInput):
+            _parse_file(mount)
+        elif isinstance(mount, CodeMountInput):
+            _check_code(mount)
 
 
 def _parse_mount(tx: Connection, services: Services, call: Call, mount: MountInput, owner_id: str) -> MountDocument:
     match mount:
         case FileMountInput():
-            content = parse_text(mount.content, field=f"{mount.field}.content", length_max=CONTENT_LENGTH_MAX)
-            return FileMountDocument(_parse_path(mount.target, f"{mount.field}.target", is_file=True), content)
+            return _parse_file(mount)
         case ObjectMountInput():
             return _parse_object(tx, call, mount)
         case CodeMountInput():
             return _parse_code(services, mount, owner_id)
+
+
+def _parse_file(mount: FileMountInput) -> FileMountDocument:
+    content = parse_text(mount.content, field=f"{mount.field}.content", length_max=CONTENT_LENGTH_MAX)
+    return FileMountDocument(_parse_path(mount.target, f"{mount.field}.target", is_file=True), content)
 
 
 def _parse_object(tx: Connection, call: Call, mount: ObjectMountInput) -> ObjectMountDocument:
@@ -118,7 +133,7 @@ def _parse_object(tx: Connection, call: Call, mount: ObjectMountInput) -> Object
     return ObjectMountDocument(found.id, _parse_path(mount.object_path, f"{mount.field}.object_path", is_file), form)
 
 
-def _parse_code(services: Services, mount: CodeMountInput, owner_id: str) -> CodeMountDocument:
+def _check_code(mount: CodeMountInput) -> None:
     for name, text in (("repo_owner", mount.repo_owner), ("repo_name", mount.repo_name)):
         if not _REPOSITORY.match(text) or text in (".", ".."):
             message = f"{text[:80]!r} is no repository's; use letters, digits, '_', '.' and '-', as in its URL."
@@ -129,15 +144,17 @@ def _parse_code(services: Services, mount: CodeMountInput, owner_id: str) -> Cod
     if mount.token is not None and not _TOKEN.match(mount.token):
         message = "This is no token; one line of printable ASCII without spaces, as the git host gave it."
         raise InvalidValueError(message, field=f"{mount.field}.token")
-    command = mount.install_command
-    if command is not None:
-        parse_text(command, field=f"{mount.field}.install_command", length_max=COMMAND_LENGTH_MAX)
+    if mount.install_command is not None:
+        parse_text(mount.install_command, field=f"{mount.field}.install_command", length_max=COMMAND_LENGTH_MAX)
+
+
+def _parse_code(services: Services, mount: CodeMountInput, owner_id: str) -> CodeMountDocument:
     return CodeMountDocument(
         url=f"{services.settings.git_url}/{mount.repo_owner}/{mount.repo_name}.git",
         target=mount.repo_name,
         ref=mount.git_ref,
         token=None if mount.token is None else _seal(services, mount.token, owner_id),
-        install_command=command,
+        install_command=mount.install_command,
     )
 
 

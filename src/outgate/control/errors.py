@@ -63,6 +63,19 @@ class TooManyWaitsError(OutgateError):
     code = "too_many_waits"
 
 
+class TooManyAttemptsError(OutgateError):
+    """The client showed so many wrong keys that the one it shows now is not looked at, for ``wait_s`` seconds."""
+
+    code = "too_many_attempts"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "Too many keys that are not valid were sent from your address, so this one was not looked at."
+            f" Check the key, and try again in {wait_s} s."
+        )
+        self.wait_s = wait_s
+
+
 class HostUnavailableError(OutgateError):
     """No host, or not the one that is needed, answers just now."""
 

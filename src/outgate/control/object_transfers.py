@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from outgate.control.errors import ConflictError, NotFoundError, TooLargeError, TransferStalledError
 from outgate.control.object_files import ObjectDraft
 from outgate.control.objects import ContentType, ObjectState, object_not_found
+from outgate.control.pace import Pace
 from outgate.control.services import Services
 from outgate.errors import InvalidValueError
 from outgate.store.objects import ObjectRow, find_object, find_object_locked, read_usage, save_object
@@ -18,8 +19,6 @@ from outgate.store.policies import lock_account
 
 UPLOADS_MAX: Final = 32
 """Uploads that one account may have under way: what bounds the disk they take before they count."""
-STALL_S_MAX: Final = 60.0
-"""An upload that sends nothing for this long is given up; far less than the age at which files are swept."""
 _WRITE_BYTES: Final = 1024 * 1024
 """Collected before a thread writes it: a hop to a thread costs 0.1 ms, and so 0.1 s for each gigabyte."""
 _DROPPED_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -109,7 +108,8 @@ async def _receive(draft: ObjectDraft, chunks: AsyncIterator[bytes], limit: int)
     """Write everything; how much it was."""
     size_bytes = 0
     pending = bytearray()
-    while (chunk := await _next_chunk(chunks)) is not None:
+    pace = Pace()
+    while (chunk := await pace.next(chunks)) is not None:
         size_bytes += len(chunk)
         if size_bytes > limit:
             await _drop(chunks)
@@ -122,19 +122,10 @@ async def _receive(draft: ObjectDraft, chunks: AsyncIterator[bytes], limit: int)
     return size_bytes
 
 
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes | None:
-    try:
-        async with asyncio.timeout(STALL_S_MAX):
-            return await anext(chunks, None)
-    except TimeoutError:
-        message = f"Nothing of the upload came for {STALL_S_MAX:g} seconds; it was given up. Upload it again."
-        raise TransferStalledError(message) from None
-
-
 async def _drop(chunks: AsyncIterator[bytes]) -> None:
-    dropped = 0
+    dropped, pace = 0, Pace()
     with contextlib.suppress(TransferStalledError):
-        while dropped < _DROPPED_BYTES_MAX and (chunk := await _next_chunk(chunks)) is not None:
+        while dropped < _DROPPED_BYTES_MAX and (chunk := await pace.next(chunks)) is not None:
             dropped += len(chunk)
 
 

@@ -59,20 +59,37 @@ async def create_pty_tunnel(services: Services, call: Call, devbox_id: str) -> N
     return made
 
 
-async def find_pty_place(services: Services, key: str, token: str) -> TerminalPlace:
-    """What the PTY tunnel opens.
+async def find_pty_place(services: Services, key: str, token: str, client: str) -> TerminalPlace:
+    """What the PTY tunnel opens, for ``client``, who shows that token.
 
-    Raises UnauthorizedError, ConflictError when the devbox does not run, and HostUnavailableError.
+    Raises UnauthorizedError, TooManyAttemptsError, ConflictError when the devbox does not run, and
+    HostUnavailableError.
     """
-    row = await services.database.read(lambda tx: find_pty_tunnel(tx, key))
-    expected = _digest("") if row is None else row.digest
-    if not hmac.compare_digest(_digest(token[:KEY_LENGTH_MAX]), expected) or row is None:
-        message = (
-            "This needs the token of a PTY tunnel: send 'X-Runloop-Tunnel-Authorization: Bearer <auth_token>'"
-            " to the host name that has its tunnel_key."
-        )
-        raise UnauthorizedError(message)
+    if not token:
+        raise _unauthorized()
+    shown = _digest(token[: KEY_LENGTH_MAX + 1])
+    row = await services.terminal_attempts.look(
+        client,
+        _digest(f"{key}\n{token[: KEY_LENGTH_MAX + 1]}"),
+        services.settings.auth_failures_max,
+        lambda: services.database.read(lambda tx: _find_tunnel(tx, key, shown)),
+    )
+    if row is None:
+        raise _unauthorized()
     return await find_running(services, row.account_id, row.devbox_id)
+
+
+def _unauthorized() -> UnauthorizedError:
+    message = (
+        "This needs the token of a PTY tunnel: send 'X-Runloop-Tunnel-Authorization: Bearer <auth_token>'"
+        " to the host name that has its tunnel_key."
+    )
+    return UnauthorizedError(message)
+
+
+def _find_tunnel(tx: Connection, key: str, shown: bytes) -> PtyTunnelRow | None:
+    row = find_pty_tunnel(tx, key)
+    return row if row is not None and hmac.compare_digest(shown, row.digest) else None
 
 
 def parse_session_name(text: str) -> str:

@@ -1,8 +1,10 @@
 """What use-cases work with, bundled by the composition root."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from outgate.control.activity_notes import ActivityNotes
+from outgate.control.attempts import Attempts
 from outgate.control.callers import KnownKeys
 from outgate.control.configuration import ApiSettings
 from outgate.control.gateway import AgentGateway
@@ -31,6 +33,9 @@ class Services:
     """The same of the hosts' tunnel fronts."""
     activity: ActivityNotes = field(default_factory=ActivityNotes)
     known_keys: KnownKeys = field(default_factory=KnownKeys)
+    key_attempts: Attempts = field(default_factory=partial(Attempts, "API key"))
+    host_attempts: Attempts = field(default_factory=partial(Attempts, "host token"))
+    terminal_attempts: Attempts = field(default_factory=partial(Attempts, "PTY token"))
     waits: WaitLimit = field(default_factory=WaitLimit)
     uploads: WaitLimit = field(default_factory=WaitLimit)
 

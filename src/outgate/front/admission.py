@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,12 +45,46 @@ class Unknown:
         return Refused(404, "tunnel_not_found", f"There is no tunnel {self.name[:100]}.")
 
 
+@dataclass(frozen=True, slots=True)
+class WantsToken:
+    """The request may pass if it shows the tunnel's token, which was not looked at yet."""
+
+    route: TunnelRoute
+    port: int
+    headers: Headers
+
+    @property
+    def has_token(self) -> bool:
+        """Whether it shows any."""
+        return any(self._tokens())
+
+    @property
+    def proof(self) -> bytes:
+        """What stands for the tokens it shows, and for the tunnel."""
+        shown = b"\n".join(token for _, token in self._tokens())
+        return hashlib.sha256(self.route.key.encode("ascii") + b"\n" + shown).digest()
+
+    def judge(self) -> Admitted | Refused:
+        """Look at it."""
+        for header, token in self._tokens():
+            if hmac.compare_digest(hashlib.sha256(token).hexdigest(), self.route.token_digest or ""):
+                return Admitted(self.route, self.port, without=OURS | {header})
+        message = "This tunnel wants its token: send 'X-Runloop-Tunnel-Authorization: Bearer <token>'."
+        return Refused(401, "unauthorized", message, wants_token=True)
+
+    def _tokens(self) -> Iterator[tuple[bytes, bytes]]:
+        for header in (TUNNEL_AUTHORIZATION, AUTHORIZATION):
+            for name, value in self.headers:
+                if name == header and value.lower().startswith(_BEARER):
+                    yield header, value[len(_BEARER) :].strip()
+
+
 FindRoute = Callable[[str], TunnelRoute | None]
 
 
 def admit(
     headers: Iterable[tuple[bytes, bytes]], find: FindRoute, domain: DomainName, inside: InsideHello | None
-) -> Admitted | Unknown | Refused:
+) -> Admitted | WantsToken | Unknown | Refused:
     """Judge one request. ``inside`` is who sent it, if it came out of a devbox of this host.
 
     Nothing that the request says of itself makes it an inside one. What the gate allowed a devbox is one name, so a
@@ -72,17 +106,7 @@ def admit(
         return Unknown(name, said.key)
     if inside is not None and not _is_as_keyed(route, inside):
         return Refused(403, "tunnel_of_others", f"{name} is a tunnel of another account.")
-    return _check_token(listed, route, said.port)
-
-
-def _check_token(headers: Headers, route: TunnelRoute, port: int) -> Admitted | Refused:
-    if route.token_digest is None:
-        return Admitted(route, port)
-    for header in (TUNNEL_AUTHORIZATION, AUTHORIZATION):
-        if any(_is_token(value, route.token_digest) for name, value in headers if name == header):
-            return Admitted(route, port, without=OURS | {header})
-    message = "This tunnel wants its token: send 'X-Runloop-Tunnel-Authorization: Bearer <token>'."
-    return Refused(401, "unauthorized", message, wants_token=True)
+    return Admitted(route, said.port) if route.token_digest is None else WantsToken(route, said.port, listed)
 
 
 def _is_as_keyed(route: TunnelRoute, inside: InsideHello) -> bool:
@@ -94,8 +118,3 @@ def _host_name(value: bytes) -> str:
     """The host of a Host header (RFC 9110 §7.2) in normal form; IPv6 literals are nobody's tunnel."""
     text = value.decode("latin-1").strip().lower()
     return text.partition(":")[0].removesuffix(".")
-
-
-def _is_token(value: bytes, digest: str) -> bool:
-    token = value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else b""
-    return hmac.compare_digest(hashlib.sha256(token).hexdigest(), digest)

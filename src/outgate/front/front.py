@@ -16,6 +16,7 @@ from outgate.front.feed import follow
 from outgate.front.listeners import FrontSockets, Listeners
 from outgate.front.proxy import Proxy, ProxyNeeds
 from outgate.front.routes import RouteTable
+from outgate.front.sources import find_source
 from outgate.front.tls import TlsContexts
 from outgate.front.upstream import READ_BYTES, Upstream
 from outgate.model.names import DomainName
@@ -28,6 +29,7 @@ class FrontConfig:
     """What a front is made from. ``api``: where the public API listens; ``api_socket``: where it answers fronts.
 
     ``pty_socket``: where it takes requests for terminals; ``ssh``: where its SSH server listens, if there is one.
+    ``auth_failures_max``: wrong tokens that one client may show in a minute.
     """
 
     domain: DomainName
@@ -38,6 +40,7 @@ class FrontConfig:
     dial_socket: Path
     pty_socket: Path
     ssh: tuple[str, int] | None = None
+    auth_failures_max: int = 60
 
 
 async def run_front(config: FrontConfig) -> None:
@@ -51,7 +54,9 @@ async def run_front(config: FrontConfig) -> None:
         async def open_pty() -> Upstream:
             return Upstream(*await asyncio.open_unix_connection(config.pty_socket, limit=READ_BYTES))
 
-        proxy = Proxy(ProxyNeeds(config.domain, table, activity, open_upstream, api, open_pty))
+        proxy = Proxy(
+            ProxyNeeds(config.domain, table, activity, open_upstream, api, open_pty, config.auth_failures_max)
+        )
         serve_ssh = None if config.ssh is None else partial(_carry, config.ssh)
         listeners = Listeners(proxy.handle, partial(_carry, config.api), serve_ssh)
         async with asyncio.TaskGroup() as tasks:
@@ -66,7 +71,8 @@ async def _carry(place: tuple[str, int], reader: asyncio.StreamReader, writer: a
     """
     try:
         async with asyncio.timeout(_API_CONNECT_WAIT_S):
-            api_reader, api_writer = await asyncio.open_connection(*place, limit=READ_BYTES)
+            own = find_source(place[0], writer.get_extra_info("peername"))
+            api_reader, api_writer = await asyncio.open_connection(*place, limit=READ_BYTES, local_addr=own)
     except (OSError, TimeoutError) as error:
         structlog.get_logger("api_pipe").warning("api_unreachable", why=str(error))
         writer.transport.abort()

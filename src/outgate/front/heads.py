@@ -52,14 +52,15 @@ def request_headers(
 ) -> Headers:
     """What the devbox gets of a request's headers: all but those of the hop, and ``without``.
 
-    ``peer`` is the client's address where it has one. The connection carries one request and closes behind it.
+    ``peer`` is the client's address where it has one; a devbox has none, and what it says of one is made up.
+    The connection carries one request and closes behind it.
     """
     given = list(headers)
     dropped = _HOP_BY_HOP | _REPLACED | _named_by_connection(given) | frozenset(without)
     passed = [(name, value) for name, value in given if name.lower() not in dropped]
+    earlier = [value for name, value in passed if name.lower() == b"x-forwarded-for"]
+    passed = [(name, value) for name, value in passed if name.lower() != b"x-forwarded-for"]
     if peer is not None:
-        earlier = [value for name, value in passed if name.lower() == b"x-forwarded-for"]
-        passed = [(name, value) for name, value in passed if name.lower() != b"x-forwarded-for"]
         passed.append((b"X-Forwarded-For", b", ".join([*earlier, peer.encode("ascii")])))
     passed.append((b"X-Forwarded-Proto", scheme.encode("ascii")))
     if is_upgrade:
@@ -70,9 +71,15 @@ def request_headers(
 
 
 def response_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """What the client gets of a response's headers: all but those of the hop."""
+    """What the client gets of a response's headers: all but those of the hop.
+
+    A length beside a transfer coding counts for nothing (RFC 9112 §6.3), and goes with it: left alone it would be a
+    promise that the body need not keep, and the client would take the next response for the rest of this one.
+    """
     given = list(headers)
     dropped = _HOP_BY_HOP | _named_by_connection(given)
+    if any(name.lower() == b"transfer-encoding" for name, _ in given):
+        dropped |= {b"content-length"}
     return [(name, value) for name, value in given if name.lower() not in dropped]
 
 

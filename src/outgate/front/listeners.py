@@ -1,24 +1,25 @@
 """Where requests come in: from outside with TLS and without, and out of devboxes by way of the gate."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from outgate.client.peers import peer_uid
+from outgate.core.clients import client_of
+from outgate.front.places import Place, Places
 from outgate.front.proxy import ClientConnection
 from outgate.front.tls import TlsContexts
 from outgate.model.tunnels import INSIDE_LENGTH_BYTES, InsideHello
 
-CONNECTIONS_MAX: Final = 8192
-"""Two descriptors and some 200 KiB each at worst; more than that is refused at once."""
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 IDLE_S_MAX: Final = 60.0
 """How long a connection may lie without a request, or take to send the head of one."""
@@ -48,9 +49,13 @@ Pipe = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class FrontSockets:
-    """Bound and listening; None where nothing is to be served."""
+    """Bound and listening; None where nothing is to be served.
+
+    ``inside`` serves processes of ``inside_uids`` alone: what they say of who a devbox is, is believed.
+    """
 
     inside: socket.socket
+    inside_uids: Collection[int]
     https: socket.socket | None = None
     http: socket.socket | None = None
 
@@ -68,102 +73,116 @@ class Listeners:
         self._manager = web.Server(handler, handler_cancellation=True)
         self._serve_api = serve_api
         self._serve_ssh = serve_ssh
-        self._open = 0
+        self._places = Places()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("listeners")
 
     async def serve(self, sockets: FrontSockets, tls: TlsContexts) -> None:
         """Until cancelled."""
-        loop = asyncio.get_running_loop()
-        servers = []
+        begin_inside = partial(self._begin_inside, uids=sockets.inside_uids, tls=tls)
+        accepting: list[Coroutine[None, None, None]] = [self._accept(sockets.inside, begin_inside)]
         if sockets.https is not None:
-            factory = lambda: _Switch(self._client(None), self._pipes(tls))  # noqa: E731 - a factory, once
-            servers.append(
-                await loop.create_server(
-                    factory, sock=sockets.https, ssl=tls.outside, ssl_handshake_timeout=TLS_HANDSHAKE_S_MAX
-                )
-            )
+            accepting.append(self._accept(sockets.https, partial(self._begin_outside, tls=tls)))
         if sockets.http is not None:
-            servers.append(await loop.create_server(lambda: self._client(None), sock=sockets.http))
+            accepting.append(self._accept(sockets.http, partial(self._begin_outside, tls=None)))
         try:
-            await self._accept_inside(sockets.inside, tls)
+            async with asyncio.TaskGroup() as group:
+                for work in accepting:
+                    group.create_task(work)
         finally:
-            for server in servers:
-                server.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._manager.shutdown(_SHUTDOWN_S_MAX)
 
-    def _client(self, inside: InsideHello | None) -> "_Counted":
-        return _Counted(self, self._manager, inside=inside, **_SERVER_OPTIONS)
+    def _client(self, place: Place, inside: InsideHello | None) -> "_Placed":
+        return _Placed(place, self._manager, inside=inside, **_SERVER_OPTIONS)
 
-    def _pipes(self, tls: TlsContexts) -> dict[ssl.SSLContext, asyncio.BaseProtocol]:
+    def _pipes(self, tls: TlsContexts, place: Place) -> dict[ssl.SSLContext, asyncio.BaseProtocol]:
         pipes = {tls.api: self._serve_api, tls.ssh: self._serve_ssh}
-        return {context: self._pipe(serve) for context, serve in pipes.items() if serve is not None}
+        return {context: self._pipe(serve, place) for context, serve in pipes.items() if serve is not None}
 
-    def _pipe(self, serve: Pipe) -> asyncio.StreamReaderProtocol:
+    def _pipe(self, serve: Pipe, place: Place) -> asyncio.StreamReaderProtocol:
         def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if len(self._tasks) >= CONNECTIONS_MAX:
-                writer.transport.abort()
-                return
-            self._keep(serve(reader, writer))
+            self._keep(serve(reader, writer)).add_done_callback(lambda _: place.free())
 
         return asyncio.StreamReaderProtocol(asyncio.StreamReader(), begin)
 
-    def _keep(self, work: Awaitable[None]) -> None:
+    def _keep(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    def take_place(self) -> bool:
-        """Whether there is room for another client."""
-        if self._open >= CONNECTIONS_MAX:
-            return False
-        self._open += 1
-        return True
-
-    def give_place_back(self) -> None:
-        """A client that had one left."""
-        self._open -= 1
-
-    async def _accept_inside(self, listening: socket.socket, tls: TlsContexts) -> None:
+    async def _accept(self, listening: socket.socket, begin: Callable[[socket.socket, Place], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         listening.setblocking(False)
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, address = await loop.sock_accept(listening)
             except OSError as error:
                 self._log.warning("accept_failed", error=str(error))
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
+            place = self._places.take(client_of(address[0]) if isinstance(address, tuple) else None)
+            if place is None:
+                accepted.close()
+                continue
             accepted.setblocking(False)
-            self._keep(self._begin_inside(accepted, tls))
+            self._keep(begin(accepted, place))
 
-    async def _begin_inside(self, accepted: socket.socket, tls: TlsContexts) -> None:
-        loop = asyncio.get_running_loop()
+    async def _begin_outside(self, accepted: socket.socket, place: Place, *, tls: TlsContexts | None) -> None:
+        if tls is None:
+            await _connect(accepted, place, lambda: self._client(place, None))
+            return
+        await _connect(
+            accepted, place, lambda: _Switch(self._client(place, None), self._pipes(tls, place)), tls=tls.outside
+        )
+
+    async def _begin_inside(
+        self, accepted: socket.socket, place: Place, *, uids: Collection[int], tls: TlsContexts
+    ) -> None:
         try:
             async with asyncio.timeout(HELLO_WAIT_S_MAX):
-                hello = await _read_hello(accepted)
+                hello = await _read_hello(accepted, uids)
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             self._log.warning("bad_hello", error=str(error))
             accepted.close()
+            place.free()
             return
         except BaseException:
             accepted.close()
+            place.free()
             raise
-        with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
-            # A devbox that ends its handshake in the middle is nothing to talk about.
-            await loop.connect_accepted_socket(
-                lambda: self._client(hello),
-                accepted,
-                ssl=tls.inside if hello.is_tls else None,
-                ssl_handshake_timeout=TLS_HANDSHAKE_S_MAX if hello.is_tls else None,
-            )
+        context = tls.inside if hello.is_tls else None
+        await _connect(accepted, place, lambda: self._client(place, hello), tls=context)
 
 
-async def _read_hello(accepted: socket.socket) -> InsideHello:
+async def _connect(
+    accepted: socket.socket,
+    place: Place,
+    make: Callable[[], asyncio.BaseProtocol],
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Begin to serve a client. The place is free again when its protocol is done, or never began."""
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            make, accepted, ssl=tls, ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_S_MAX
+        )
+    except (OSError, ssl.SSLError, TimeoutError):
+        # A client that ends its handshake in the middle is nothing to talk about.
+        place.free()
+    except BaseException:
+        place.free()
+        raise
+
+
+async def _read_hello(accepted: socket.socket, uids: Collection[int]) -> InsideHello:
     """What the gate says first; not a byte behind it is read. Raises OSError and msgspec.DecodeError."""
+    uid = peer_uid(accepted)
+    if uid not in uids:
+        raise ConnectionAbortedError(f"it is uid {uid}, who says nothing here")
     length = int.from_bytes(await _read_exactly(accepted, INSIDE_LENGTH_BYTES), "big")
     if length > _HELLO_BYTES_MAX:
         raise ConnectionAbortedError(f"it announced {length} bytes")
@@ -180,28 +199,16 @@ async def _read_exactly(accepted: socket.socket, length: int) -> bytes:
     return data
 
 
-class _Counted(ClientConnection):
+class _Placed(ClientConnection):
     """A client's connection that holds one of the places there are."""
 
-    def __init__(
-        self, places: Listeners, manager: web.Server, *, inside: InsideHello | None, **options: object
-    ) -> None:
+    def __init__(self, place: Place, manager: web.Server, *, inside: InsideHello | None, **options: object) -> None:
         super().__init__(manager, inside=inside, **options)
-        self._places = places
-        self._has_place = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuse what is too many."""
-        self._has_place = self._places.take_place()
-        super().connection_made(transport)
-        if not self._has_place:
-            cast("asyncio.Transport", transport).abort()
+        self._place = place
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back."""
-        if self._has_place:
-            self._has_place = False
-            self._places.give_place_back()
+        self._place.free()
         super().connection_lost(exc)
 
 

@@ -16,8 +16,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from outgate.client.dialer import DialError
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError
+from outgate.clock import monotonic_s
+from outgate.core.clients import AttemptLimit, client_of
 from outgate.front.activity import Activity
-from outgate.front.admission import Admitted, Refused, Unknown, admit
+from outgate.front.admission import Admitted, Refused, Unknown, WantsToken, admit
 from outgate.front.heads import is_websocket, request_headers, response_headers
 from outgate.front.routes import RouteTable, TooManyRequestsError
 from outgate.front.upgrade import pass_upgraded
@@ -72,6 +74,8 @@ class ProxyNeeds:
     dial: Dial
     waker: Waker
     open_pty: OpenPty
+    auth_failures_max: int
+    """Wrong tokens that one client may show in a minute; 0 for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class _Passage:
     key: str
     without: frozenset[bytes]
     note: Callable[[], None]
+    peer: str | None
+    """Who is said to have asked."""
 
 
 class ClientConnection(RequestHandler):
@@ -96,6 +102,7 @@ class Proxy:
 
     def __init__(self, needs: ProxyNeeds) -> None:
         self._needs = needs
+        self._attempts = AttemptLimit()
         self._log = structlog.get_logger("proxy")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -114,22 +121,48 @@ class Proxy:
         connection = request.protocol
         inside = connection.inside if isinstance(connection, ClientConnection) else None
         admitted = admit(request.raw_headers, self._needs.table.find, self._needs.domain, inside)
+        if isinstance(admitted, WantsToken):
+            admitted = self._check_token(admitted, inside, request)
         if isinstance(admitted, Refused):
             return _refuse(admitted)
         if not request.raw_path.startswith("/") and request.raw_path != "*":
             return _refuse(Refused(400, "bad_request", "The request target has to begin with a slash."))
         if isinstance(admitted, Unknown):
-            return await self._pass_to_pty(request, admitted)
+            return await self._pass_to_pty(request, admitted, inside)
         key = admitted.route.key
-        passage = _Passage(key, admitted.without, lambda: self._needs.activity.note(key))
+        passage = _Passage(key, admitted.without, lambda: self._needs.activity.note(key), _peer_of(request))
         passage.note()
         return await self._pass(request, passage, lambda: self._dial(admitted))
 
-    async def _pass_to_pty(self, request: web.BaseRequest, unknown: Unknown) -> web.StreamResponse:
+    def _check_token(
+        self, wanted: WantsToken, inside: InsideHello | None, request: web.BaseRequest
+    ) -> Admitted | Refused:
+        """Whether the request shows the tunnel's token, unless its client showed too many wrong ones."""
+        client = client_of(_peer_of(request) or "") if inside is None else inside.devbox_id
+        attempts, failures_max, now_s = self._attempts, self._needs.auth_failures_max, monotonic_s()
+        wait_s = attempts.wait_s(client, wanted.proof, failures_max, now_s)
+        if wait_s:
+            message = "Too many wrong tokens were sent from your address, so this one was not looked at."
+            return Refused(429, "too_many_attempts", message, wait_s)
+        judged = wanted.judge()
+        if isinstance(judged, Admitted):
+            attempts.prove(client, wanted.proof)
+            return judged
+        if wanted.has_token:
+            attempts.fail(client, failures_max, now_s)
+            if attempts.is_news(client):
+                self._log.warning("too_many_wrong_tokens", client=client, per_minute_max=failures_max)
+        return judged
+
+    async def _pass_to_pty(
+        self, request: web.BaseRequest, unknown: Unknown, inside: InsideHello | None
+    ) -> web.StreamResponse:
         """Terminals: the api judges such requests by the key in their Host and by their token."""
         if not request.raw_path.startswith(_PTY_PATH):
             return _refuse(unknown.refuse())
-        passage = _Passage(unknown.key, frozenset(), lambda: None)
+        # The api bounds wrong tokens by who asks.
+        peer = _peer_of(request) if inside is None else inside.devbox_id
+        passage = _Passage(unknown.key, frozenset(), lambda: None, peer)
         return await self._pass(request, passage, self._open_pty)
 
     async def _pass(
@@ -178,11 +211,10 @@ class Proxy:
 
     async def _exchange(self, request: web.BaseRequest, passage: _Passage, upstream: Upstream) -> web.StreamResponse:
         wants_upgrade = is_websocket(request.raw_headers)
-        peer = None if request.transport is None else request.transport.get_extra_info("peername")
         headers = request_headers(
             request.raw_headers,
             scheme=request.scheme,
-            peer=peer[0] if isinstance(peer, tuple) else None,
+            peer=passage.peer,
             is_chunked=request.can_read_body and hdrs.CONTENT_LENGTH not in request.headers,
             is_upgrade=wants_upgrade,
             without=passage.without,
@@ -200,6 +232,12 @@ class Proxy:
         if not (wants_upgrade and is_websocket(head.headers)):
             return _refuse(_BROKEN)
         return await _upgrade(request, passage, upstream, head)
+
+
+def _peer_of(request: web.BaseRequest) -> str | None:
+    """The client's address; None for a devbox, which comes by a unix socket."""
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else None
 
 
 async def _answer(

@@ -67,6 +67,7 @@ def _open_sqlite(url: URL) -> Engines:
     options: dict[str, Any] = {
         "connect_args": {"isolation_level": None, "timeout": SQLITE_BUSY_S},
         "pool_reset_on_return": None,
+        "hide_parameters": True,  # errors quote them, and among them are tokens and environments
     }
     writer = create_engine(url, pool_size=1, max_overflow=0, **options)
     reader = create_engine(url, pool_size=READERS_MAX, max_overflow=0, **options)
@@ -124,6 +125,7 @@ def _open_postgresql(url: URL) -> Engines:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"connect_timeout": 5, "options": limits},
     )
     # One snapshot for all statements of a read, as SQLite gives it.

@@ -137,3 +137,34 @@ def test_running_out_of_descriptors_resets_who_waits_and_recovers() -> None:
             client, far = open_flow(net, listener, source="10.213.0.2")
             for connection in (client, far, kept_client, kept_far):
                 connection.close()
+
+
+def test_a_crowd_of_one_devbox_does_not_make_another_wait() -> None:
+    crowd_size = 120
+    with running() as (net, router):
+        router.apply(policy("a.test"), policy("b.test", policy_id=OTHER_POLICY), boxes=BOXES)
+        router.teach("a.test", SERVER4)
+        router.teach("b.test", SERVER4, devbox=OTHER_DEVBOX)
+        with net.listen(443) as listener:
+            stopped, go_on = threading.Event(), threading.Event()
+
+            def stand_still() -> None:
+                stopped.set()
+                go_on.wait(20)
+
+            caller = threading.Thread(target=router.call, args=(stand_still,))
+            caller.start()
+            stopped.wait(10)
+            clients = []
+            for source, name, count in (("10.213.0.2", "a.test", crowd_size), (OTHER_BOX4, "b.test", 1)):
+                for _ in range(count):
+                    clients.append(net.connect(443, source=source))
+                    clients[-1].sendall(hello(name))
+            go_on.set()
+            caller.join()
+            arrived = [accept(listener) for _ in clients]
+            hellos = [receive_exactly(far, len(hello("a.test"))) for far in arrived]
+            place = next(number for number, data in enumerate(hellos) if b"b.test" in data)
+            assert place < crowd_size / 4, "who came last, of another devbox, is served among the first"
+            for connection in (*clients, *arrived):
+                connection.close()

@@ -9,6 +9,7 @@ import pytest
 
 from outgate.api import files, uploads
 from outgate.client.transport import PeerRefusedError
+from outgate.control import pace
 from outgate.model.executions import FileProblem
 from support.api_server import ApiServer
 
@@ -131,7 +132,7 @@ def test_an_upload_has_an_end(client: httpx.Client, path: str, server: ApiServer
 def test_an_upload_that_stalls_is_given_up(
     client: httpx.Client, path: str, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "STALL_S_MAX", 0.2)
+    monkeypatch.setattr(pace, "STALL_S_MAX", 0.2)
 
     def slow() -> Iterator[bytes]:
         yield form(("path", b"x"), ("file", b"abc"), end=False)["content"]

@@ -25,31 +25,12 @@ from support.front_rig import (
     TOKEN,
     TOKEN_KEY,
     FrontRig,
+    ask,
     name_of,
+    seen,
 )
 
 OPEN, WITH_TOKEN, OTHERS = name_of(OPEN_KEY), name_of(TOKEN_KEY), name_of(OTHERS_KEY)
-
-
-def ask(
-    connection: socket.socket, host: str, path: str = "/", *, method: str = "GET", **headers: str
-) -> http.client.HTTPResponse:
-    """One request by hand, so that nothing is added to it. Header names are written with underscores."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    connection.sendall("\r\n".join([*lines, "", ""]).encode())
-    response = http.client.HTTPResponse(connection, method=method)
-    response.begin()
-    return response
-
-
-def seen(response: http.client.HTTPResponse) -> dict[str, list[str]]:
-    """The headers that the server in the devbox saw."""
-    assert response.status == 200, response.read()
-    found: dict[str, list[str]] = {}
-    for name, value in json.loads(response.read())["headers"]:
-        found.setdefault(name.lower(), []).append(value)
-    return found
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The agent's terminal socket: who is served, what is refused, and that nothing stays open."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -40,8 +41,8 @@ def run(work: Callable[[AgentTerminals, str], Awaitable[None]], runtime: LocalRu
 
     async def with_agent() -> None:
         url = unix_url(runtime.home / "agent.sock")
-        with bind_unix(runtime.home / SOCKET_NAME, mode=0o600, kind=socket.SOCK_SEQPACKET) as bound:
-            serving = asyncio.ensure_future(Terminals(runtime, TOKEN).serve(bound))
+        with bind_unix(runtime.home / SOCKET_NAME, kind=socket.SOCK_SEQPACKET) as bound:
+            serving = asyncio.ensure_future(Terminals(runtime, TOKEN, (os.geteuid(),)).serve(bound))
             try:
                 await work(AgentTerminals(token), url)
             finally:
@@ -99,8 +100,8 @@ def test_the_end_of_the_agent_ends_programs_and_is_noticed(runtime: LocalRuntime
 
     async def outside() -> None:
         url = unix_url(runtime.home / "agent.sock")
-        with bind_unix(runtime.home / SOCKET_NAME, mode=0o600, kind=socket.SOCK_SEQPACKET) as bound:
-            serving = asyncio.ensure_future(Terminals(runtime, TOKEN).serve(bound))
+        with bind_unix(runtime.home / SOCKET_NAME, kind=socket.SOCK_SEQPACKET) as bound:
+            serving = asyncio.ensure_future(Terminals(runtime, TOKEN, (os.geteuid(),)).serve(bound))
             await work(AgentTerminals(TOKEN), url)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)

@@ -228,6 +228,31 @@ def test_only_the_tunnels_own_token_opens_it(world: TerminalWorld) -> None:
     run(refused, world, {"host": headers["host"], "authorization": f"Bearer {world.api_key}"})
 
 
+def test_who_guesses_at_tokens_has_to_wait_and_nobody_else(
+    world: TerminalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front says who asks, behind whatever the client says itself."""
+    monkeypatch.setattr("outgate.control.attempts.monotonic_s", lambda: 0.0)
+    right = world.pty_tunnel(world.devbox())
+    most = world.server.services.settings.auth_failures_max
+
+    async def work(client: aiohttp.ClientSession) -> None:
+        async def show(who: str, token: str | None = None) -> int:
+            headers = {"x-forwarded-for": who}
+            if token is not None:
+                headers["x-runloop-tunnel-authorization"] = f"Bearer {token}"
+            async with client.get("/pty/main", headers=headers) as answer:
+                return answer.status
+
+        guesses = [await show(f"192.0.2.{number}, 198.51.100.1", f"wrong-{number}") for number in range(most + 2)]
+        assert guesses == [401] * most + [429] * 2
+        assert await show("198.51.100.1") == 429, "the right one is not looked at either"
+        assert await show("198.51.100.2") == 200
+        assert await show("dbx_other") == 200
+
+    run(work, world, right)
+
+
 def test_a_devbox_that_does_not_run(world: TerminalWorld, runtime: LocalRuntime) -> None:
     devbox_id = world.devbox()
     headers = world.pty_tunnel(devbox_id)

@@ -20,7 +20,7 @@ from outgate.control.terminal_access import TerminalActivity, forget_useless_acc
 from outgate.store.devboxes import find_devbox
 from outgate.store.terminal_access import find_pty_tunnel
 from support.local_terminals import LocalRuntime
-from support.ssh_client import run_ssh, ssh_options
+from support.ssh_client import SshKey, run_ssh, ssh_options
 from support.terminal_world import TerminalWorld
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="openssh-client is not installed")
@@ -134,13 +134,28 @@ def test_too_many_keys_end_the_connection(world: TerminalWorld) -> None:
         asyncio.run(try_all())
 
 
+async def run_from(source: str, key: SshKey) -> str:
+    """What a program says that is run from that address."""
+    async with asyncssh.connect(
+        key.host,
+        key.port,
+        local_addr=(source, 0),
+        username="user",
+        client_keys=[str(key.file)],
+        known_hosts=None,
+        config=None,
+    ) as client:
+        return str((await client.run("echo in", check=True)).stdout)
+
+
 def test_strangers_do_not_take_all_places(world: TerminalWorld) -> None:
     key = world.ssh_key(world.devbox())
-    silent = [socket.create_connection((key.host, key.port)) for _ in range(ssh_server.STRANGERS_MAX)]
+    silent = [socket.create_connection((key.host, key.port)) for _ in range(ssh_server.STRANGERS_PER_CLIENT_MAX)]
     try:
         deadline = time.monotonic() + WAIT_S
         while run_ssh(key, "true").returncode == 0:
             assert time.monotonic() < deadline
+        assert asyncio.run(run_from("127.0.0.9", key)) == "in\n", "another client has places of its own"
     finally:
         for connection in silent:
             connection.close()
