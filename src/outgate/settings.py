@@ -346,6 +346,16 @@ class Settings(BaseSettings):
         4096, "Flows that one devbox may have open at once.", "a number from 16 to 65536", ge=16, le=65_536
     )
     runtime: RuntimeName = _setting(RuntimeName.RUNC, "The OCI runtime.", "runc, crun or runsc")
+    flows_max: int = _setting(
+        1_000_000,
+        "Records of decisions that are kept; some 0.4 KiB each.",
+        "a number from 1000 to 100000000",
+        ge=1000,
+        le=100_000_000,
+    )
+    flow_days_max: int = _setting(
+        7, "Days for which records of decisions are kept.", "a number from 1 to 3650", ge=1, le=3650
+    )
     gates: int = _setting(1, "Gate processes. One is what this version has.", "1", ge=1, le=1)
     log_level: LogLevel = _setting(
         LogLevel.INFO, "The least severe event that is logged.", "debug, info, warning or error"

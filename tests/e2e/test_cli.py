@@ -50,7 +50,7 @@ def test_a_policys_life_on_the_command_line(stage: Stage) -> None:
     _outgate(stage, "devbox", "exec", devbox["id"], f"curl -sk https://{DENIED.name}/", code=6)
     _outgate(stage, "devbox", "exec", devbox["id"], "exit 42", code=42)
     flows = _json(stage, "flows", "--devbox", devbox["id"])
-    assert {(flow["name"], flow["verdict"]) for flow in flows} >= {(ALLOWED.name, "allow"), (DENIED.name, "deny")}
+    assert {(flow["hostname"], flow["verdict"]) for flow in flows} >= {(ALLOWED.name, "allow"), (DENIED.name, "deny")}
     assert DENIED.name in _outgate(stage, "flows", "--verdict", "deny").stdout
     _outgate(stage, "policy", "update", "cli-life", "--no-hosts", "--allow-host", "x.org", code=2)
     changed = _json(stage, "policy", "update", "cli-life", "--no-hosts", "--allow-cidr", "45.45.46.0/24:7/tcp")
@@ -94,7 +94,7 @@ def test_flows_are_followed_until_interrupted(stage: Stage) -> None:
         assert follower.stdout is not None
         devbox.cmd.exec(f"curl -sk --max-time 5 https://{DENIED.name}/ || true")
         flow = json.loads(follower.stdout.readline())
-        assert (flow["name"], flow["verdict"], flow["devbox_id"]) == (DENIED.name, "deny", devbox.id)
+        assert (flow["hostname"], flow["verdict"], flow["devbox_id"]) == (DENIED.name, "deny", devbox.id)
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=10) == 130
 

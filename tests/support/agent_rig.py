@@ -24,7 +24,7 @@ from outgate.agent.serving import bind_unix, serve_unix
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.client.transport import PeerUnreachableError, unix_url
 from outgate.dataplane.layout import NetworkLayout, choose_layout
-from outgate.model.desired import ExecutionRequest, ExecutionState, HostReport
+from outgate.model.desired import ExecutionRequest, ExecutionState, FlowBatch, HostReport
 from outgate.server.host_network import POOL_FILE
 from outgate.server.places import ensure_host_token
 from outgate.settings import Settings, load_settings
@@ -132,6 +132,10 @@ def _api_app(api: FakeApi) -> Starlette:
             return Response(status_code=503)
         return Response(b"{}")
 
+    async def store_flows(request: Request) -> Response:
+        await api.store_flows(msgspec.json.decode(await request.body(), type=FlowBatch))
+        return Response(b"{}")
+
     async def read_object(request: Request) -> Response:
         data = api.objects.get(request.path_params["object_id"])
         return Response(status_code=404) if data is None else Response(data)
@@ -141,6 +145,7 @@ def _api_app(api: FakeApi) -> Starlette:
             Route("/internal/v1/objects/{object_id}", read_object),
             Route("/internal/v1/desired-state", desired_state),
             Route("/internal/v1/report", report, methods=["POST"]),
+            Route("/internal/v1/flows", store_flows, methods=["POST"]),
         ]
     )
 

@@ -30,6 +30,8 @@ from outgate.model.desired import (
     DesiredPhase,
     DesiredState,
     DevboxDocument,
+    FlowBatch,
+    FlowRecord,
     GateApplied,
     GateApply,
     GateDevbox,
@@ -444,6 +446,7 @@ class FakeApi:
         self.objects: dict[str, bytes] = {}
         self.build_logs: dict[str, dict[tuple[int, int], BuildLogPart]] = {}
         self.is_down = False
+        self.flows: list[FlowRecord] = []
         self.answer_s = 0.0
         """How long it takes over every answer."""
         self.nonsense: bytes | None = None
@@ -491,6 +494,12 @@ class FakeApi:
         if object_id not in self.objects:
             raise PeerRefusedError(f"there is no object {object_id}", status=404)
         yield _halves(self.objects[object_id])
+
+    async def store_flows(self, batch: FlowBatch) -> None:
+        """Kept in ``flows``."""
+        await asyncio.sleep(0)
+        self._check_up()
+        self.flows += batch.records
 
     async def store_build_log(self, blueprint_id: str, part: BuildLogPart) -> None:
         """Kept in ``build_logs``, once."""
@@ -610,6 +619,7 @@ class World:
                 api=self.api,
                 objects=self.api,
                 logs=self.api,
+                flows=self.api,
                 records=self.records(),
                 url="unix:/run/test/agent.sock",
                 identify_router=lambda: self.router,

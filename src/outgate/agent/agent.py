@@ -20,7 +20,7 @@ from outgate.agent.enforcer import Enforcer, Gate
 from outgate.agent.entrypoints import Entrypoints
 from outgate.agent.executions import Executions
 from outgate.agent.files import Files
-from outgate.agent.flowlog import FlowLog
+from outgate.agent.flowlog import FlowLog, FlowSink
 from outgate.agent.gate_process import GateEvents
 from outgate.agent.health import Health, WarningCode
 from outgate.agent.kernel_thread import KernelThread
@@ -82,6 +82,7 @@ class AgentNeeds:
     api: HostApi
     objects: ObjectSource
     logs: LogTarget
+    flows: FlowSink
     records: RecordStore
     url: str
     capacity: HostCapacity | None = None
@@ -96,7 +97,8 @@ class Agent(GateEvents):
     def __init__(self, needs: AgentNeeds) -> None:
         self._needs = needs
         self._log = structlog.get_logger("agent")
-        self.flows = FlowLog()
+        boot_id = secrets.token_hex(8)
+        self._flows = FlowLog(needs.flows, boot_id)
         self.executions = Executions(needs.runtime)
         self.files = Files(needs.runtime)
         self.snapshots = Snapshots(needs.runtime)
@@ -115,7 +117,7 @@ class Agent(GateEvents):
             on_step=needs.on_step,
         )
         self._reporter = Reporter(
-            needs.api, self, self._health, boot_id=secrets.token_hex(8), url=needs.url, capacity=needs.capacity
+            needs.api, self, self._health, boot_id=boot_id, url=needs.url, capacity=needs.capacity
         )
         self._entrypoints = Entrypoints(needs.runtime, self._sandboxes.observe, self._on_entrypoint_end)
         host = Host(
@@ -157,6 +159,7 @@ class Agent(GateEvents):
                     self._enforcer.run(),
                     self._reporter.run_reports(),
                     self._reporter.run_polls(),
+                    self._flows.run(),
                     # Apart, so that none waits for another that hangs.
                     _again_and_again(KERNEL_INTERVAL_S, self._observe_kernel),
                     _again_and_again(OBSERVE_INTERVAL_S, self._observe_sandboxes),
@@ -228,7 +231,7 @@ class Agent(GateEvents):
 
     def on_records(self, batch: GateRecords) -> None:
         """Decisions of the gate."""
-        self.flows.add(batch.records, batch.dropped)
+        self._flows.add(batch.records, batch.dropped)
 
     def on_warning(self, warning: GateWarning) -> None:
         """The gate is degraded, or well again."""
@@ -325,7 +328,7 @@ class Agent(GateEvents):
             if found is not None:
                 records.append(self._denial_records.make(denial, *found, clock.wall_ms()))
         lost, self._denials_lost = denials.lost - self._denials_lost, denials.lost
-        self.flows.add(records, dropped=lost)
+        self._flows.add(records, dropped=lost)
 
 
 async def _again_and_again(interval_s: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -1,126 +1,155 @@
-"""Decisions that were carried out on this host: the latest kept for readers, and one canonical log line each.
+"""Decisions that were carried out on this host, on their way to the api's store, and one canonical log line each.
+
+Nothing here delays a decision: records that came together are told as one with a count, what does not fit is
+counted and dropped, and no devbox takes more than its share of the room. A batch that may not have arrived is sent
+again under its number, by which the api knows it.
 
 The lines are for debugging: at the usual level there are none, since writing one costs more than deciding (with
 them the agent took 45 µs of every relayed connection, on the cores that the gate needs).
-
-Records come from the gate (lookups, relayed flows) and from the driver (what the kernel refused). The ring
-keeps the last ``_RECORDS_MAX`` of them; a reader that falls behind sees a gap in the numbers, never a stall.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import structlog
+from msgspec import structs
 
-from outgate.model.desired import FlowRecord
+from outgate.client.transport import PeerRefusedError, PeerUnreachableError
+from outgate.model.desired import FlowBatch, FlowRecord
 
-_RECORDS_MAX: Final = 20_000
-"""About 12 MiB; at a thousand decisions a second twenty seconds of them, which a follower never falls behind."""
-PAGE_MAX: Final = 1000
+_PENDING_MAX: Final = 8192
+"""Different records that wait: some 8 MiB, and what a busy host decides in a few seconds."""
+_PER_DEVBOX_MAX: Final = 1024
+"""One devbox's share of them, so that its flood does not hide what others do."""
+_BATCH_MAX: Final = 500
+"""Records in one batch: 500 KiB at worst, two or three milliseconds of the store's writer."""
+_GATHER_S: Final = 0.5
+"""How long records are gathered: repeats in this time become one, and a reader sees it half a second later."""
+_RETRY_S: Final = 1.0
+_HOPELESS: Final = frozenset({400, 413})
+"""What was refused so is refused the next time as well."""
 
-
-class FlowEntry(msgspec.Struct, frozen=True, gc=False):
-    """A record and its place: ``number`` counts from 1 since the agent started."""
-
-    number: int
-    record: FlowRecord
-
-
-class FlowPage(msgspec.Struct, frozen=True):
-    """Entries, oldest first. ``next_after`` is what to ask for next; ``dropped`` counts records lost on the way."""
-
-    entries: tuple[FlowEntry, ...]
-    next_after: int
-    dropped: int = 0
+_Key = tuple[str, str, int, str, str, str, str, str, str, int, str, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class FlowFilter:
-    """Which records a reader wants; None means any."""
+class FlowSink(Protocol):
+    """Where records go."""
 
-    devbox_id: str | None = None
-    policy_id: str | None = None
-    verdict: str | None = None
-    since_ms: int | None = None
+    async def store_flows(self, batch: FlowBatch) -> None:
+        """Keep them; a batch that was kept before is not kept twice.
 
-    def covers(self, record: FlowRecord) -> bool:
-        """Whether ``record`` is wanted."""
-        return (
-            (self.devbox_id is None or record.devbox_id == self.devbox_id)
-            and (self.policy_id is None or record.policy_id == self.policy_id)
-            and (self.verdict is None or record.verdict == self.verdict)
-            and (self.since_ms is None or record.time_ms >= self.since_ms)
-        )
+        Raises PeerUnreachableError and PeerRefusedError.
+        """
 
 
 class FlowLog:
-    """The ring of records. Used from the agent's event loop only."""
+    """Records that wait to be sent. Used from the agent's event loop only."""
 
-    def __init__(self) -> None:
-        self._entries: deque[FlowEntry] = deque(maxlen=_RECORDS_MAX)
-        self._count = 0
+    def __init__(self, sink: FlowSink, boot_id: str) -> None:
+        self._sink, self._boot_id = sink, boot_id
+        self._pending: dict[_Key, FlowRecord] = {}
+        self._pending_of: Counter[str] = Counter()
         self._dropped = 0
+        self._sent = 0
         self._grown = asyncio.Event()
         self._log = structlog.get_logger("flow")
 
     def add(self, records: Iterable[FlowRecord], dropped: int = 0) -> None:
-        """Keep ``records``, and log them at debug level; ``dropped`` more were lost on the way here."""
+        """Have ``records`` sent, and log them at debug level; ``dropped`` more were lost on the way here."""
         is_logged = self._log.is_enabled_for(logging.DEBUG)
         for record in records:
-            self._count += 1
-            self._entries.append(FlowEntry(self._count, record))
+            self._gather(record)
             if is_logged:
                 self._log.debug("flow", **_line_of(record))
         if dropped:
             self._dropped += dropped
             self._log.warning("flows_dropped", count=dropped)
         self._grown.set()
-        self._grown = asyncio.Event()
 
-    def read(self, wanted: FlowFilter, after: int, limit: int) -> FlowPage:
-        """The first ``limit`` wanted entries after number ``after``.
-
-        ``after`` negative means the latest ``limit`` of them. Numbers from an earlier life of the agent
-        (higher than any now) start from the beginning.
-        """
-        if after > self._count:
-            after = 0
-        if after < 0:
-            found = self._latest(wanted, limit)
+    def _gather(self, record: FlowRecord) -> None:
+        key = _key_of(record)
+        known = self._pending.get(key)
+        if known is not None:
+            self._pending[key] = _merged(known, record)
+        elif len(self._pending) >= _PENDING_MAX or self._pending_of[record.devbox_id] >= _PER_DEVBOX_MAX:
+            self._dropped += 1
         else:
-            # Numbers in the ring are contiguous: what was seen is skipped without being looked at.
-            seen = max(0, after - (self._count - len(self._entries)))
-            unseen = islice(self._entries, seen, None)
-            found = list(islice((entry for entry in unseen if wanted.covers(entry.record)), limit))
-        last = found[-1].number if len(found) == limit else self._count
-        return FlowPage(tuple(found), next_after=last, dropped=self._dropped)
+            self._pending[key] = record
+            self._pending_of[record.devbox_id] += 1
 
-    def _latest(self, wanted: FlowFilter, limit: int) -> list[FlowEntry]:
-        found = list(islice((entry for entry in reversed(self._entries) if wanted.covers(entry.record)), limit))
-        found.reverse()
-        return found
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._grown.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._grown.clear()
+            while self._pending or self._dropped:
+                await self._send(self._take())
 
-    async def read_or_wait(self, wanted: FlowFilter, after: int, limit: int, wait_s: float) -> FlowPage:
-        """As :meth:`read`, but wait up to ``wait_s`` while there is nothing to hand out."""
-        if wait_s <= 0:
-            return self.read(wanted, after, limit)
-        try:
-            async with asyncio.timeout(wait_s):
-                while True:
-                    grown = self._grown
-                    page = self.read(wanted, after, limit)
-                    if page.entries:
-                        return page
-                    after = page.next_after
-                    await grown.wait()
-        except TimeoutError:
-            return self.read(wanted, after, limit)
+    def _take(self) -> FlowBatch:
+        taken = dict(islice(self._pending.items(), _BATCH_MAX))
+        for key, record in taken.items():
+            del self._pending[key]
+            self._pending_of[record.devbox_id] -= 1
+        self._pending_of = +self._pending_of
+        self._sent += 1
+        dropped, self._dropped = self._dropped, 0
+        return FlowBatch(self._boot_id, self._sent, tuple(taken.values()), dropped)
+
+    async def _send(self, batch: FlowBatch) -> None:
+        while True:
+            try:
+                await self._sink.store_flows(batch)
+            except PeerUnreachableError as error:
+                self._log.info("flows_wait", why=error.message)
+            except PeerRefusedError as error:
+                if error.status in _HOPELESS:
+                    self._log.error("flows_refused", count=len(batch.records), why=error.message)
+                    self._dropped += len(batch.records) + batch.dropped
+                    return
+                self._log.info("flows_wait", why=error.message)
+            else:
+                return
+            await asyncio.sleep(_RETRY_S)
+
+
+def _key_of(record: FlowRecord) -> _Key:
+    """What makes two records the same decision; a decision and a finished flow never are."""
+    return (
+        record.devbox_id,
+        record.policy_id,
+        record.revision,
+        record.verdict,
+        record.reason,
+        record.point,
+        record.rule,
+        record.name,
+        record.address,
+        record.port,
+        record.protocol,
+        record.bytes_out is None,
+    )
+
+
+def _merged(known: FlowRecord, record: FlowRecord) -> FlowRecord:
+    """Both as one: from the first to the last, with the sums of what they counted."""
+    return structs.replace(
+        record,
+        began_ms=known.time_ms if known.began_ms is None else known.began_ms,
+        count=known.count + record.count,
+        bytes_out=_sum(known.bytes_out, record.bytes_out),
+        bytes_in=_sum(known.bytes_in, record.bytes_in),
+        duration_ms=_sum(known.duration_ms, record.duration_ms),
+    )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else one + other
 
 
 def _line_of(record: FlowRecord) -> dict[str, object]:

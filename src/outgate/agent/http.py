@@ -1,4 +1,4 @@
-"""The agent's own interface, for the api: executions, decisions, status.
+"""The agent's own interface, for the api: executions, files, snapshots, status.
 
 It listens on a unix socket that only root and the api's user can open, and wants the host token besides.
 Whoever holds both can run commands in devboxes; nothing here can widen a policy.
@@ -14,22 +14,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from outgate.agent.answers import answer, answer_error, make_route, read_number
+from outgate.agent.answers import answer, answer_error, make_route
 from outgate.agent.command_routes import command_routes, file_routes
 from outgate.agent.executions import Executions
 from outgate.agent.files import Files
-from outgate.agent.flowlog import PAGE_MAX, FlowFilter, FlowLog
 from outgate.agent.snapshot_routes import snapshot_routes
 from outgate.agent.snapshots import Snapshots
 from outgate.model.desired import HostReport
 
-_FLOW_WAIT_S_MAX: Final = 30.0
 _BEARER: Final = b"Bearer "
 
 
 def build_app(
     executions: Executions,
-    flows: FlowLog,
     status: Callable[[], HostReport],
     token: str,
     *,
@@ -38,22 +35,6 @@ def build_app(
 ) -> ASGIApp:
     """The agent's interface as an ASGI application that wants ``token`` as bearer."""
 
-    async def read_flows(request: Request) -> Response:
-        since = read_number(request, "since_ms", 0)
-        wanted = FlowFilter(
-            devbox_id=request.query_params.get("devbox_id"),
-            policy_id=request.query_params.get("policy_id"),
-            verdict=request.query_params.get("verdict"),
-            since_ms=int(since) or None,
-        )
-        limit = min(max(int(read_number(request, "limit", 100)), 1), PAGE_MAX)
-        after = int(read_number(request, "after", -1))
-        wait_s = min(read_number(request, "wait_s", 0), _FLOW_WAIT_S_MAX)
-        page = (
-            await flows.read_or_wait(wanted, after, limit, wait_s) if wait_s > 0 else flows.read(wanted, after, limit)
-        )
-        return answer(page)
-
     async def read_status(_request: Request) -> Response:
         return answer(status())
 
@@ -61,7 +42,6 @@ def build_app(
         *command_routes(executions),
         *file_routes(files),
         *snapshot_routes(snapshots),
-        make_route("/v1/flows", read_flows, "GET"),
         make_route("/v1/status", read_status, "GET"),
     ]
     return _TokenGuard(Starlette(routes=routes), token)

@@ -14,6 +14,7 @@ from outgate.api import (
     executions,
     explain,
     files,
+    flows,
     gateway_configs,
     gateway_tokens,
     health,
@@ -34,6 +35,7 @@ from outgate.api.openapi import make_document
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     network_policies.router,
     explain.router,
+    flows.router,
     # Before the devboxes', whose "/{id}" would take "evictions" and "disk_snapshots" for ids.
     evictions.router,
     snapshots.router,

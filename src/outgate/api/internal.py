@@ -1,6 +1,6 @@
 """The hosts' interface, ``/internal/v1``: served on its own listeners, never on the public ones."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -15,16 +15,20 @@ from outgate.control.authentication import authenticate_host
 from outgate.control.blueprint_reading import take_build_log
 from outgate.control.blueprints import blueprint_not_found
 from outgate.control.configuration import REPORT_BYTES_MAX
+from outgate.control.flows import take_flows
 from outgate.control.hosts import WAIT_S_MAX, await_desired_state, take_report
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.object_transfers import open_stored
 from outgate.control.objects import object_not_found
 from outgate.errors import InvalidValueError
-from outgate.model.desired import BuildLogPart, HostReport
+from outgate.model.desired import BuildLogPart, FlowBatch, HostReport
 from outgate.store.hosts import HostRow
 
 _REPORT: Final = msgspec.json.Decoder(HostReport)
 _LOG_PART: Final = msgspec.json.Decoder(BuildLogPart)
+_FLOWS: Final = msgspec.json.Decoder(FlowBatch)
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 router: Final = APIRouter(prefix="/internal/v1")
 
@@ -51,11 +55,15 @@ async def desired_state(
 @router.post("/report")
 async def report(request: Request, host: Host) -> Response:
     """What the host enforces, and where its devboxes are."""
-    try:
-        said = _REPORT.decode(await read_body(request, REPORT_BYTES_MAX))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidValueError(f"This is no host report: {error}.") from None
+    said = await _read(request, _REPORT, "host report")
     await take_report(services_of(request), host, said, wall_ms())
+    return Response(b"{}", media_type="application/json")
+
+
+@router.post("/flows")
+async def store_flows(request: Request, host: Host) -> Response:
+    """What was decided on the host since its last batch."""
+    await take_flows(services_of(request), host, await _read(request, _FLOWS, "batch of flow records"))
     return Response(b"{}", media_type="application/json")
 
 
@@ -73,12 +81,17 @@ async def store_build_log(request: Request, host: Host, id: str) -> Response:  #
     """Lines of the log of one of the host's builds."""
     if not is_id(IdPrefix.BLUEPRINT, id):
         raise blueprint_not_found(id)
-    try:
-        part = _LOG_PART.decode(await read_body(request, REPORT_BYTES_MAX))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidValueError(f"This is no part of a build's log: {error}.") from None
+    part = await _read(request, _LOG_PART, "part of a build's log")
     await take_build_log(services_of(request), host, id, part)
     return Response(b"{}", media_type="application/json")
+
+
+async def _read(request: Request, decoder: msgspec.json.Decoder[S], what: str) -> S:
+    """The body as what ``decoder`` makes of it. Raises InvalidValueError, BodyTooLargeError."""
+    try:
+        return decoder.decode(await read_body(request, REPORT_BYTES_MAX))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"This is no {what}: {error}.") from None
 
 
 def create_internal_app() -> FastAPI:

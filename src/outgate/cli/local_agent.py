@@ -1,4 +1,4 @@
-"""This host's agent, over its unix socket: what it decided and how it is. Needs root, as the socket does."""
+"""This host's agent, over its unix socket: how it is. Needs root, as the socket does."""
 
 from types import TracebackType
 from typing import Self
@@ -6,7 +6,6 @@ from typing import Self
 import httpx
 import msgspec
 
-from outgate.agent.flowlog import FlowPage
 from outgate.client.transport import PeerUnreachableError, checked
 from outgate.errors import OutgateError
 from outgate.model.desired import HostReport
@@ -40,14 +39,6 @@ class LocalAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._client.close()
-
-    def read_flows(self, filters: dict[str, str], *, after: int, limit: int, wait_s: float) -> FlowPage:
-        """Decisions after number ``after`` (negative: the latest), waiting up to ``wait_s`` for the first.
-
-        Raises PeerUnreachableError when no agent runs.
-        """
-        params = {**filters, "after": str(after), "limit": str(limit), "wait_s": f"{wait_s:g}"}
-        return msgspec.json.decode(self._get("/v1/flows", params, wait_s), type=FlowPage)
 
     def read_status(self) -> HostReport:
         """Everything the agent knows of its host. Raises PeerUnreachableError when no agent runs."""

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError, checked, open_async_client
-from outgate.model.desired import BuildLogPart, DesiredState, HostReport
+from outgate.model.desired import BuildLogPart, DesiredState, FlowBatch, HostReport
 
 _ANSWER_WAIT_S: Final = 10.0
 """On top of what the api was asked to wait."""
@@ -68,21 +68,19 @@ class HostApiClient:
 
     async def report(self, report: HostReport) -> None:
         """Tell the api what is in force. Raises as :meth:`fetch_desired_state`."""
-        request = self._client.build_request(
-            "POST",
-            "/internal/v1/report",
-            content=msgspec.json.encode(report),
-            headers={"content-type": "application/json"},
-        )
-        checked(await self._send(request))
+        await self._post("/internal/v1/report", report)
 
     async def store_build_log(self, blueprint_id: str, part: BuildLogPart) -> None:
         """Hand in lines of a build's log; again with the same number does nothing. Raises as the others do."""
+        await self._post(f"/internal/v1/builds/{quote(blueprint_id, safe='')}/log", part)
+
+    async def store_flows(self, batch: FlowBatch) -> None:
+        """Hand in decisions; again with the same number does nothing. Raises as the others do."""
+        await self._post("/internal/v1/flows", batch)
+
+    async def _post(self, path: str, document: msgspec.Struct) -> None:
         request = self._client.build_request(
-            "POST",
-            f"/internal/v1/builds/{quote(blueprint_id, safe='')}/log",
-            content=msgspec.json.encode(part),
-            headers={"content-type": "application/json"},
+            "POST", path, content=msgspec.json.encode(document), headers={"content-type": "application/json"}
         )
         checked(await self._send(request))
 

@@ -1,6 +1,7 @@
 """The public API for the command line: JSON objects as the server sent them, errors as exceptions."""
 
 import contextlib
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -225,8 +226,33 @@ class OutgateClient:
         self._call("POST", f"/v1/blueprints/{blueprint_id}/delete", {})
 
     def list_flows(self, **filters: str) -> JsonObject:
-        """One page of decisions; ``filters`` such as ``devbox_id`` or ``verdict`` go to the server."""
+        """One page of decisions, newest first; ``filters`` such as ``devbox_id`` or ``verdict`` go to the server."""
         return self._call("GET", "/v1/network-flows", params=filters)
+
+    def follow_flows(self, after: int, **filters: str) -> Iterator[JsonObject]:
+        """Decisions after number ``after``, oldest first, as they come; without end."""
+        while True:
+            params = {**filters, "starting_after": str(after)}
+            for flow in self._events("/v1/network-flows/stream", params):
+                after = flow["number"]
+                yield flow
+
+    def _events(self, path: str, params: Mapping[str, str]) -> Iterator[JsonObject]:
+        """The data of the server's events, each of which is one line of JSON; ends when the server breaks off."""
+        try:
+            with self._client.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    response.read()
+                    checked(response)
+                is_error = False
+                for line in response.iter_lines():
+                    if line.startswith("event:"):
+                        is_error = line.removeprefix("event:").strip() == "error"
+                    elif line.startswith("data:") and not is_error:
+                        document: JsonObject = json.loads(line.removeprefix("data:"))
+                        yield document
+        except httpx.HTTPError as error:
+            raise PeerUnreachableError(f"{self._url} broke off: {error}") from error
 
     def get_readiness(self) -> JsonObject:
         """What the server says of itself: whether it enforces, and what is wrong if it does not."""

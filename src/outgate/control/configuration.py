@@ -36,6 +36,7 @@ class ApiSettings:
     ``ssh_host`` is where the SSH server is reached, None while it is off.
     ``auth_failures_max``: wrong keys that one client may show in a minute, 0 for any number. ``proxies``: whose
     ``X-Forwarded-For`` says who the client is.
+    ``flows_max`` and ``flow_days_max`` bound the flow log.
     """
 
     default_policy: DefaultPolicy = DefaultPolicy.ALLOW_ALL
@@ -61,3 +62,5 @@ class ApiSettings:
     ssh_host: str | None = None
     auth_failures_max: int = AUTH_FAILURES_MAX
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    flows_max: int = 1_000_000
+    flow_days_max: int = 7

@@ -8,6 +8,7 @@ import structlog
 from outgate.clock import monotonic_s, wall_ms
 from outgate.control.blueprints import end_overdue_builds
 from outgate.control.devbox_expiry import end_due_devboxes
+from outgate.control.flows import forget_old_flows
 from outgate.control.object_sweeping import end_due_objects, forget_deleted, remove_unnamed_files
 from outgate.control.repeats import forget_old_requests
 from outgate.control.services import Services
@@ -49,5 +50,7 @@ async def sweep(services: Services, now_ms: int, *, is_cleaning_due: bool) -> No
     while await forget_useless_access(services):
         pass
     while await forget_deleted(services, now_ms):
+        pass
+    while await forget_old_flows(services, now_ms):
         pass
     await remove_unnamed_files(services, now_ms)

@@ -21,6 +21,8 @@ class Subject(Enum):
     ENFORCED = "enforced"
     """Of a host."""
     DEVBOX = "devbox"
+    FLOWS = "flows"
+    """Of an account: there are new records."""
     TUNNELS = "tunnels"
     """Of a host: its front must hear of a change."""
     FRONT = "front"
@@ -29,7 +31,7 @@ class Subject(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One thing that may change: a subject and the id of the host or devbox."""
+    """One thing that may change: a subject and the id of the host, devbox or account."""
 
     subject: Subject
     id: str

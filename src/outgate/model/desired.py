@@ -292,7 +292,11 @@ class GateReady(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """One decision that was carried out, or one finished flow (``bytes_*`` and ``duration_ms`` set)."""
+    """One decision that was carried out, or one finished flow (``bytes_*`` and ``duration_ms`` set).
+
+    ``count`` of the same kind may be told as one, from ``began_ms`` (``time_ms`` when None) to ``time_ms``; what they
+    counted is added up then.
+    """
 
     time_ms: int
     devbox_id: str
@@ -310,6 +314,20 @@ class FlowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     bytes_out: int | None = None
     bytes_in: int | None = None
     duration_ms: int | None = None
+    count: int = 1
+    began_ms: int | None = None
+
+
+class FlowBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """agent → api: records since the last batch, and how many were dropped for want of room.
+
+    ``number`` counts the batches of one life of the agent (``boot_id``), so that one sent again is known again.
+    """
+
+    boot_id: str
+    number: int
+    records: tuple[FlowRecord, ...] = ()
+    dropped: int = 0
 
 
 class GateRecords(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="records"):

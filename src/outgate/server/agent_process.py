@@ -90,6 +90,7 @@ async def _work(settings: Settings, on_step: StepObserver) -> None:
                 api=api,
                 objects=api,
                 logs=api,
+                flows=api,
                 records=RecordStore(settings.agent_dir / RECORDS),
                 url=unix_url(settings.agent_socket),
                 capacity=observe_capacity(),
@@ -108,7 +109,6 @@ async def _serve(settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime
     agent = Agent(needs)
     app = build_app(
         agent.executions,
-        agent.flows,
         agent.status,
         ensure_host_token(settings),
         snapshots=agent.snapshots,

@@ -45,6 +45,8 @@ def api_settings(settings: Settings) -> ApiSettings:
     return ApiSettings(
         default_policy=ControlDefaultPolicy(settings.default_policy.value),
         policies_max=settings.policies_max,
+        flows_max=settings.flows_max,
+        flow_days_max=settings.flow_days_max,
         build_s_max=settings.build_s_max,
         enforce_wait_s_max=settings.enforce_wait_s,
         context=host_context(settings),

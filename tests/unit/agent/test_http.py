@@ -11,14 +11,13 @@ import pytest
 
 from outgate.agent.executions import Executions
 from outgate.agent.files import Files
-from outgate.agent.flowlog import FlowLog, FlowPage
 from outgate.agent.http import build_app
 from outgate.agent.serving import bind_unix, serve_unix
 from outgate.agent.snapshots import Snapshots
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.client.agent_streams import AgentUnreachableError
 from outgate.client.transport import unix_url
-from outgate.model.desired import ExecutionRequest, FlowRecord, HostReport
+from outgate.model.desired import ExecutionRequest, HostReport
 from outgate.runtime.base import ObservedSandbox, SandboxPhase
 from support.agent_world import FakeRuntime
 from support.sim_time import run_simulated
@@ -35,12 +34,9 @@ def make_runtime() -> FakeRuntime:
 
 
 @asynccontextmanager
-async def open_client(
-    runtime: FakeRuntime, flows: FlowLog | None = None, token: str = TOKEN
-) -> AsyncIterator[httpx.AsyncClient]:
+async def open_client(runtime: FakeRuntime, token: str = TOKEN) -> AsyncIterator[httpx.AsyncClient]:
     app = build_app(
         Executions(runtime),
-        flows or FlowLog(),
         lambda: REPORT,
         TOKEN,
         snapshots=Snapshots(runtime),
@@ -100,7 +96,6 @@ def test_an_execution_is_started_once_read_and_killed() -> None:
         ("GET", "/v1/devboxes/a/executions/e?wait_s=long", b"", 400),
         ("GET", "/v1/devboxes/a/executions/e?wait_s=nan", b"", 400),
         ("GET", "/v1/devboxes/a/executions/e?last_n=1e99", b"", 400),
-        ("GET", "/v1/flows?limit=many", b"", 400),
         ("DELETE", "/v1/devboxes/a/executions/e", b"", 405),
     ],
 )
@@ -115,18 +110,9 @@ def test_what_cannot_be_answered_says_why(method: str, path: str, body: bytes, s
     asyncio.run(scenario())
 
 
-def test_flows_and_status_are_read() -> None:
-    flows = FlowLog()
-    flows.add(FlowRecord(n, "a", "npol_1", 1, "deny", "no_rule", "dns") for n in range(5))
-
+def test_the_status_is_read() -> None:
     async def scenario() -> None:
-        async with open_client(make_runtime(), flows) as client:
-            page = msgspec.json.decode(
-                (await client.get("/v1/flows?after=2&limit=2&verdict=deny")).content, type=FlowPage
-            )
-            assert [entry.number for entry in page.entries] == [3, 4]
-            latest = msgspec.json.decode((await client.get("/v1/flows?limit=1")).content, type=FlowPage)
-            assert [entry.number for entry in latest.entries] == [5]
+        async with open_client(make_runtime()) as client:
             status = msgspec.json.decode((await client.get("/v1/status")).content, type=HostReport)
             assert status == REPORT
 
@@ -137,9 +123,7 @@ def test_flows_and_status_are_read() -> None:
 async def serving(path: Path, runtime: FakeRuntime) -> AsyncIterator[AgentHttpGateway]:
     gateway = AgentHttpGateway(TOKEN)
     with bind_unix(path) as bound:
-        app = build_app(
-            Executions(runtime), FlowLog(), lambda: REPORT, TOKEN, snapshots=Snapshots(runtime), files=Files(runtime)
-        )
+        app = build_app(Executions(runtime), lambda: REPORT, TOKEN, snapshots=Snapshots(runtime), files=Files(runtime))
         task = asyncio.ensure_future(serve_unix(app, bound))
         try:
             yield gateway

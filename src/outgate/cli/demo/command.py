@@ -63,7 +63,7 @@ def _play(narrator: Narrator, state_dir: Path, host: str | None, ca_file: Path |
             stack.enter_context(entered(cast.internet.namespaces.host))
         with RunloopSDK(bearer_token=daemon.api_key, base_url=daemon.url) as client:
             try:
-                Story(cast, client, daemon.settings, narrator).tell()
+                Story(cast, client, narrator).tell()
             except (APIError, OutgateError) as error:
                 narrator.expect(f"{type(error).__name__}: {error}", holds=False)
                 narrator.say("the last lines of the server's log:")

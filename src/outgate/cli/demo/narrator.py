@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from outgate.cli.output import clean
-from outgate.model.desired import FlowRecord
+from outgate.cli.flows import render_place
+from outgate.cli.output import JsonObject, clean
 
 
 class Narrator:
@@ -47,13 +47,13 @@ class Narrator:
         mark, style = ("  ✔ ", "green") if holds else ("  ✘ ", "bold red")
         self._line(mark, text, style)
 
-    def decided(self, record: FlowRecord) -> None:
+    def decided(self, flow: JsonObject) -> None:
         """A decision out of the log: what, where, by which rule; of a flow that ended, how much it moved."""
-        place = f"{record.name or record.address}{f':{record.port}' if record.port else ''}"
-        moved = "" if record.bytes_out is None else f"  ended, {record.bytes_out} bytes out, {record.bytes_in} in"
-        style = "red" if record.verdict == "deny" else "green"
-        why = record.rule or record.sentence
-        line = f"{record.verdict.ljust(5)} {record.point.ljust(6)} {place}  {why}{moved}"
+        out, back = flow["bytes_out"], flow["bytes_in"]
+        moved = "" if out is None else f"  ended, {out} bytes out, {back} in"
+        verdict, point = str(flow["verdict"]), str(flow["enforcement_point"])
+        style = "red" if verdict == "deny" else "green"
+        line = f"{verdict.ljust(5)} {point.ljust(6)} {render_place(flow)}  {flow['rule'] or flow['sentence']}{moved}"
         self._line("  ", line, style)
 
     def _line(self, lead: str, text: str, style: str) -> None:

@@ -4,6 +4,7 @@ import textwrap
 import time
 from dataclasses import dataclass
 
+import httpx
 from runloop_api_client import RunloopSDK
 from runloop_api_client.sdk.devbox import Devbox
 from runloop_api_client.sdk.execution_result import ExecutionResult
@@ -13,9 +14,7 @@ from outgate import clock
 from outgate.cli.demo.cast import CA_IN_DEVBOX, Cast
 from outgate.cli.demo.journal import Closing
 from outgate.cli.demo.narrator import Narrator
-from outgate.cli.local_agent import LocalAgent
-from outgate.model.desired import FlowRecord
-from outgate.settings import Settings
+from outgate.cli.output import JsonObject
 
 FAST_S = 2.0
 """A denied program must know within this time; without an answer it would wait for minutes."""
@@ -23,7 +22,7 @@ LATE_MS_MAX = 100
 """How long after the response a program may take to notice that a flow of its was revoked."""
 _FLOWS_SHOWN_MAX = 40
 _EXEC_TIMEOUT = 60.0
-_RECORD_WAIT_S = 2.0
+_RECORD_WAIT_S = 5.0
 
 # Opens a TLS connection, asks for something long, reads until the end, and says how it ended.
 _LASTING_PROGRAM = """
@@ -49,11 +48,10 @@ except OSError as error:
 
 @dataclass(slots=True)
 class Story:
-    """The demo's steps. ``settings`` lead to this host's log of decisions."""
+    """The demo's steps."""
 
     cast: Cast
     client: RunloopSDK
-    settings: Settings
     narrator: Narrator
 
     def tell(self) -> None:
@@ -152,12 +150,12 @@ class Story:
 
     def _decisions(self, devbox: Devbox) -> None:
         self.narrator.step("Every decision was logged, with the rule that made it")
-        records = self._read_flows(devbox.id)
-        for record in records[-_FLOWS_SHOWN_MAX:]:
-            self.narrator.decided(record)
+        flows = self._read_flows(devbox.id)
+        for flow in flows[-_FLOWS_SHOWN_MAX:]:
+            self.narrator.decided(flow)
         for name, verdict in ((self.cast.allowed, "allow"), (self.cast.other, "deny"), (self.cast.lasting, "allow")):
-            named = [r for r in records if r.name == name and r.verdict == verdict]
-            rule = next((r.rule for r in named if r.rule), "")
+            named = [flow for flow in flows if flow["hostname"] == name and flow["verdict"] == verdict]
+            rule = next((flow["rule"] for flow in named if flow["rule"]), "")
             because = rule or "no rule covers it"
             self.narrator.expect(
                 f"{verdict} {name}: {because}", holds=bool(named) and bool(rule) == (verdict == "allow")
@@ -193,14 +191,15 @@ class Story:
         failed_fast = result.exit_code != 0 and took_s < FAST_S
         self.narrator.expect(f"{name} failed at once ({took_s * 1000:.0f} ms)", holds=failed_fast)
         denials = self._denials_of(devbox, name)
-        reason = denials[-1].sentence or denials[-1].reason if denials else "no reason was logged"
+        reason = denials[-1]["sentence"] or denials[-1]["reason"] if denials else "no reason was logged"
         self.narrator.expect(f"because: {reason}", holds=bool(denials))
 
-    def _denials_of(self, devbox: Devbox, name: str) -> list[FlowRecord]:
-        """Records come from the gate in batches, some 50 ms after the decision: the last may be on its way."""
+    def _denials_of(self, devbox: Devbox, name: str) -> list[JsonObject]:
+        """Records come in batches, some half a second after the decision: the last may be on its way."""
         deadline_s = clock.monotonic_s() + _RECORD_WAIT_S
         while True:
-            found = [r for r in self._read_flows(devbox.id) if r.name == name and r.verdict == "deny"]
+            flows = self._read_flows(devbox.id)
+            found = [flow for flow in flows if flow["hostname"] == name and flow["verdict"] == "deny"]
             if found or clock.monotonic_s() > deadline_s:
                 return found
             time.sleep(0.02)
@@ -215,8 +214,8 @@ class Story:
     def _quiet(devbox: Devbox, command: str) -> ExecutionResult:
         return devbox.cmd.exec(command, timeout=_EXEC_TIMEOUT)
 
-    def _read_flows(self, devbox_id: str) -> list[FlowRecord]:
-        """The devbox's decisions so far."""
-        with LocalAgent(self.settings) as agent:
-            page = agent.read_flows({"devbox_id": devbox_id}, after=-1, limit=1000, wait_s=0)
-        return [entry.record for entry in page.entries]
+    def _read_flows(self, devbox_id: str) -> list[JsonObject]:
+        """The devbox's decisions so far, oldest first."""
+        params = {"devbox_id": devbox_id, "limit": "1000"}
+        page = self.client.api.get("/v1/network-flows", cast_to=httpx.Response, options={"params": params}).json()
+        return list(reversed(page["network_flows"]))
