@@ -23,8 +23,10 @@ from outgate.api import (
     network_policies,
     object_transfer,
     objects,
+    policy_revisions,
     pty,
     secrets,
+    simulate,
     snapshots,
     ssh_keys,
     tunnels,
@@ -34,7 +36,9 @@ from outgate.api.openapi import make_document
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     network_policies.router,
+    policy_revisions.router,
     explain.router,
+    simulate.router,
     flows.router,
     # Before the devboxes', whose "/{id}" would take "evictions" and "disk_snapshots" for ids.
     evictions.router,

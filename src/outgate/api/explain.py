@@ -1,4 +1,4 @@
-"""``POST /v1/network-policies/{id}/explain``: an extension."""
+"""``POST /v1/network-policies/{id}/explain``, and the same for devboxes: extensions."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -12,11 +12,12 @@ from outgate.api.context import Context
 from outgate.api.openapi import describe
 from outgate.api.patterns import EXACT_HOSTNAME_PATTERN
 from outgate.api.responses import respond
-from outgate.control.explain import Explanation, Question, explain
+from outgate.control.explain import Explanation, Question, explain, explain_for_devbox
+from outgate.control.judgement import Check
 from outgate.model.addresses import PORT_MAX, PORT_MIN, Protocol
 from outgate.model.verdict import Allow, Deny, ReportOnly, RuleRef
 
-router: Final = APIRouter(prefix="/v1/network-policies", tags=["network policies"])
+router: Final = APIRouter(tags=["network policies"])
 
 
 class ExplainProtocol(StrEnum):
@@ -65,8 +66,21 @@ class VerdictName(StrEnum):
     REPORT_ONLY = "report_only"
 
 
+class NetworkPolicyExplainCheck(msgspec.Struct, frozen=True):
+    """One check on the way to the verdict, and where it is made: ``dns``, ``relay`` or ``kernel``."""
+
+    enforcement_point: str
+    verdict: VerdictName
+    reason: str
+    rule: str | None
+    sentence: str
+
+
 class NetworkPolicyExplainView(msgspec.Struct, frozen=True):
-    """The verdict, the rule that gave it or came nearest, the reason, and a sentence for people."""
+    """The verdict, the rule that gave it or came nearest, the reason, and a sentence for people.
+
+    ``checks`` are all that were made, in order; the last one decided.
+    """
 
     verdict: VerdictName
     reason: str
@@ -74,10 +88,11 @@ class NetworkPolicyExplainView(msgspec.Struct, frozen=True):
     sentence: str
     policy_id: str
     revision: int
+    checks: tuple[NetworkPolicyExplainCheck, ...]
 
 
 @router.post(
-    "/{id}/explain",
+    "/v1/network-policies/{id}/explain",
     operation_id="explainNetworkPolicy",
     summary="Why something may or may not leave",
     openapi_extra=describe(NetworkPolicyExplainView, body=NetworkPolicyExplainParams, errors=[404]),
@@ -88,19 +103,39 @@ async def explain_policy(context: Context, id: str) -> Response:  # noqa: A002 -
     return respond(_view(await explain(context.services, context.caller, id, given.to_question())))
 
 
+@router.post(
+    "/v1/devboxes/{id}/explain",
+    operation_id="explainDevbox",
+    summary="Why something may or may not leave a devbox",
+    openapi_extra=describe(NetworkPolicyExplainView, body=NetworkPolicyExplainParams, errors=[404]),
+)
+async def explain_devbox(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
+    """As for its policy."""
+    given, _ = await context.read(NetworkPolicyExplainParams)
+    return respond(_view(await explain_for_devbox(context.services, context.caller, id, given.to_question())))
+
+
 def _view(explanation: Explanation) -> NetworkPolicyExplainView:
-    verdict = explanation.verdict
-    match verdict:
+    checks = tuple(view_check(check) for check in explanation.checks)
+    last = checks[-1]
+    return NetworkPolicyExplainView(
+        last.verdict, last.reason, last.rule, last.sentence, explanation.policy_id, explanation.revision, checks
+    )
+
+
+def view_check(check: Check) -> NetworkPolicyExplainCheck:
+    """The view of one check."""
+    match check.verdict:
         case Allow(reason=reason, rule=rule, sentence=sentence):
-            return _make(explanation, VerdictName.ALLOW, reason, rule, sentence)
+            return _make(check, VerdictName.ALLOW, reason, rule, sentence)
         case Deny(reason=reason, rule=rule, sentence=sentence):
-            return _make(explanation, VerdictName.DENY, reason, rule, sentence)
+            return _make(check, VerdictName.DENY, reason, rule, sentence)
         case ReportOnly(would_be=would_be, rule=rule):
-            return _make(explanation, VerdictName.REPORT_ONLY, would_be.reason, rule, would_be.sentence)
+            return _make(check, VerdictName.REPORT_ONLY, would_be.reason, rule, would_be.sentence)
 
 
 def _make(
-    explanation: Explanation, name: VerdictName, reason: str, rule: RuleRef | None, sentence: str
-) -> NetworkPolicyExplainView:
+    check: Check, name: VerdictName, reason: str, rule: RuleRef | None, sentence: str
+) -> NetworkPolicyExplainCheck:
     rendered = None if rule is None else str(rule)
-    return NetworkPolicyExplainView(name, reason, rendered, sentence, explanation.policy_id, explanation.revision)
+    return NetworkPolicyExplainCheck(check.point.value, name, reason, rendered, sentence)

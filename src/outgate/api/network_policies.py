@@ -10,22 +10,19 @@ from outgate.api.parameters import IncludeTotalCount, Limit, NamePart, PolicyCur
 from outgate.api.policy_bodies import NetworkPolicyCreateParams, NetworkPolicyUpdateParams
 from outgate.api.policy_views import (
     NetworkPolicyListView,
-    NetworkPolicyRevisionListView,
     NetworkPolicyView,
     render_enforcement,
     view_policies,
     view_policy,
-    view_revisions,
 )
 from outgate.api.responses import respond
 from outgate.control.ids import IdPrefix
 from outgate.control.policies import create_policy, delete_policy, update_policy
-from outgate.control.policy_reading import get_policy, page_policies, page_revisions
+from outgate.control.policy_reading import get_policy, page_policies
 from outgate.store.policies import PolicyFilter
 
 router: Final = APIRouter(prefix="/v1/network-policies", tags=["network policies"])
 
-RevisionCursor = Annotated[int | None, Query(ge=1, le=2**53, description="The last revision of the page before.")]
 ENFORCED_HEADER: Final = "x-outgate-enforced"
 
 
@@ -102,20 +99,3 @@ async def update(context: Context, id: str) -> Response:  # noqa: A002 - the wir
 async def delete(context: Context, id: str) -> Response:  # noqa: A002 - the wire's name
     """Refused while devboxes use it. Answers what it was last."""
     return respond(view_policy(await delete_policy(context.services, await context.read_nothing(), id)))
-
-
-@router.get(
-    "/{id}/revisions",
-    operation_id="listNetworkPolicyRevisions",
-    summary="The history of a network policy",
-    openapi_extra=describe(NetworkPolicyRevisionListView, errors=[404]),
-)
-async def list_revisions(
-    context: Context,
-    id: str,  # noqa: A002 - the wire's name
-    limit: Limit = 20,
-    starting_after: RevisionCursor = None,
-) -> Response:
-    """Newest first: each stored version, by which key and when."""
-    page = await page_revisions(context.services, context.caller, id, before=starting_after, limit=limit)
-    return respond(view_revisions(page))

@@ -5,6 +5,7 @@ import msgspec
 from outgate.control.enforcement import Enforcement
 from outgate.control.policy_documents import decode_policy
 from outgate.control.policy_reading import PolicyPage, RevisionPage
+from outgate.control.policy_revisions import RevisionDiff
 from outgate.model.desired import CidrDocument, PolicyDocument
 from outgate.store.policies import PolicyRow, RevisionRow
 
@@ -73,6 +74,19 @@ class NetworkPolicyRevisionListView(msgspec.Struct, frozen=True):
     has_more: bool
 
 
+class NetworkPolicyRevisionDiffView(msgspec.Struct, frozen=True):
+    """What ``revision`` says otherwise than ``against``; ``flags`` are those that differ, as ``revision`` has them."""
+
+    policy_id: str
+    revision: int
+    against: int
+    flags: dict[str, bool]
+    hostnames_added: tuple[str, ...]
+    hostnames_removed: tuple[str, ...]
+    cidrs_added: tuple[CidrView, ...]
+    cidrs_removed: tuple[CidrView, ...]
+
+
 def view_policy(row: PolicyRow) -> NetworkPolicyView:
     """The view of a policy."""
     return NetworkPolicyView(
@@ -92,19 +106,34 @@ def view_policies(page: PolicyPage) -> NetworkPolicyListView:
 
 def view_revisions(page: RevisionPage) -> NetworkPolicyRevisionListView:
     """The view of a page of history."""
-    return NetworkPolicyRevisionListView(tuple(_view_revision(row) for row in page.revisions), page.has_more)
+    return NetworkPolicyRevisionListView(tuple(view_revision(row) for row in page.revisions), page.has_more)
+
+
+def view_revision(row: RevisionRow) -> NetworkPolicyRevisionView:
+    """The view of one version."""
+    document = decode_policy(row.document)
+    return NetworkPolicyRevisionView(
+        row.revision, document.name, row.description, row.time_ms, row.key_id, _view_egress(document)
+    )
+
+
+def view_revision_diff(diff: RevisionDiff) -> NetworkPolicyRevisionDiffView:
+    """The view of a difference."""
+    return NetworkPolicyRevisionDiffView(
+        policy_id=diff.policy_id,
+        revision=diff.revision,
+        against=diff.against,
+        flags=diff.flags,
+        hostnames_added=diff.hostnames_added,
+        hostnames_removed=diff.hostnames_removed,
+        cidrs_added=tuple(_view_cidr(rule) for rule in diff.cidrs_added),
+        cidrs_removed=tuple(_view_cidr(rule) for rule in diff.cidrs_removed),
+    )
 
 
 def render_enforcement(enforcement: Enforcement) -> str:
     """``k/n``: in force on k of the n devboxes that use the policy."""
     return f"{enforcement.enforced}/{enforcement.total}"
-
-
-def _view_revision(row: RevisionRow) -> NetworkPolicyRevisionView:
-    document = decode_policy(row.document)
-    return NetworkPolicyRevisionView(
-        row.revision, document.name, row.description, row.time_ms, row.key_id, _view_egress(document)
-    )
 
 
 def _view_egress(document: PolicyDocument) -> NetworkPolicyViewEgress:

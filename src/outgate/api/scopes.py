@@ -27,6 +27,7 @@ _SNAPSHOTTING: Final = ("/snapshot_disk", "/snapshot_disk_async")
 _READING_POSTS: Final = (
     "/wait_for_status",
     "/explain",
+    "/simulate",
     "/suggest",
     "/read_file_contents",
     "/download_file",

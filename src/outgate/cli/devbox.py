@@ -8,6 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from outgate.cli.devbox_states import FINAL, await_status, policy_of, print_devbox
+from outgate.cli.explanations import (
+    Port,
+    ProtocolName,
+    Target,
+    explain_body,
+    print_denials,
+    print_explanation,
+)
 from outgate.cli.output import print_json, print_note, print_table, render_time
 from outgate.cli.pairs import parse_pairs
 from outgate.cli.policy_options import find_policy_id
@@ -170,3 +178,27 @@ def shutdown(
         while wait and view["status"] not in FINAL:
             view = client.wait_for_devbox(devbox, *FINAL) or view
     server.note(view, f"{view['id']} is {view['status']}")
+
+
+@app.command("explain")
+@with_server
+def explain(
+    server: Server, devbox: Devbox, target: Target, *, port: Port = 443, protocol: ProtocolName = "tcp"
+) -> None:
+    """Whether a flow of the devbox would be let out, by which rule, and why."""
+    with server.connect() as client:
+        print_explanation(client.explain_devbox(devbox, explain_body(target, port, protocol)), json=server.json)
+
+
+@app.command("why")
+@with_server
+def why(
+    server: Server,
+    devbox: Devbox,
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=5000, help="Look at the latest so many denials.")] = 200,
+) -> None:
+    """What the devbox was denied lately, and what to change where that is not wanted."""
+    with server.connect() as client:
+        page = client.list_flows(devbox_id=devbox, verdict="deny", limit=str(limit))
+    print_denials(page["network_flows"], json=server.json)

@@ -1,13 +1,20 @@
 """``outgate policy``: network policies, over the public API."""
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from outgate.cli.output import print_fields, print_json, print_table, render_time
+from outgate.cli.explanations import (
+    Port,
+    ProtocolName,
+    Target,
+    explain_body,
+    print_explanation,
+    print_simulation,
+)
+from outgate.cli.output import print_fields, print_json, print_line, print_table, render_time
 from outgate.cli.policy_options import (
     FLAGS,
     find_policy_id,
@@ -21,6 +28,7 @@ from outgate.client.public import JsonObject
 
 app = typer.Typer(no_args_is_help=True, help="What devboxes may reach.")
 
+Revision = Annotated[int, typer.Argument(min=1, help="A number out of `outgate policy history`.")]
 Reference = Annotated[str, typer.Argument(metavar="POLICY", help="An id, or a name.")]
 Hosts = Annotated[
     list[str] | None, typer.Option("--allow-host", metavar="NAME", help="example.com or *.example.com; repeat it.")
@@ -81,6 +89,10 @@ def update(
     name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
     description: Description = None,
     file: File = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say what it would have changed lately.")
+    ] = False,
+    hours: Annotated[int, typer.Option("--hours", min=1, help="How far back --dry-run looks.")] = 24,
 ) -> None:
     """Change a policy: what is given replaces what was there, the rest stays. In force when this returns."""
     if (no_hosts and allow_host) or (no_cidrs and allow_cidr):
@@ -92,7 +104,11 @@ def update(
     if name is not None:
         body["name"] = name
     with server.connect() as client:
-        _print_policy(client.update_policy(find_policy_id(client, policy), body), json=server.json)
+        policy_id = find_policy_id(client, policy)
+        if dry_run:
+            print_simulation(client.simulate_policy(policy_id, body | {"hours": hours}), json=server.json)
+        else:
+            _print_policy(client.update_policy(policy_id, body), json=server.json)
 
 
 @app.command("list")
@@ -135,32 +151,66 @@ def delete(server: Server, policy: Reference) -> None:
 def explain(
     server: Server,
     policy: Reference,
-    target: Annotated[str, typer.Argument(help="A host name or an address.")],
+    target: Target,
     *,
-    port: Annotated[int, typer.Option("--port")] = 443,
-    protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp or icmp.")] = "tcp",
-    devbox: Annotated[
-        str | None, typer.Option("--devbox", help="Judge as this devbox, with what DNS taught it.")
-    ] = None,
+    port: Port = 443,
+    protocol: ProtocolName = "tcp",
+    devbox: Annotated[str | None, typer.Option("--devbox", help="Only if this devbox is under the policy.")] = None,
 ) -> None:
     """Whether a flow would be let out, by which rule, and why."""
-    body: dict[str, Any] = {_kind_of(target): target, "port": port, "protocol": protocol}
+    body = explain_body(target, port, protocol)
     if devbox is not None:
         body["devbox_id"] = devbox
     with server.connect() as client:
-        verdict = client.explain_policy(find_policy_id(client, policy), body)
+        print_explanation(client.explain_policy(find_policy_id(client, policy), body), json=server.json)
+
+
+@app.command("history")
+@with_server
+def history(
+    server: Server,
+    policy: Reference,
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=5000, help="The latest so many.")] = 20,
+) -> None:
+    """The versions of a policy, newest first: when, by which key, and what each lets out."""
+    with server.connect() as client:
+        revisions = client.list_revisions(find_policy_id(client, policy), limit=limit)
     if server.json:
-        print_json(verdict)
-    else:
-        print_fields({key: verdict.get(key) for key in ("verdict", "rule", "reason", "sentence")})
+        print_json(revisions)
+        return
+    rows = [(r["revision"], render_time(r["time_ms"]), r["key_id"], summarise_policy(r)) for r in revisions]
+    print_table(("revision", "time", "key", "lets out"), rows)
 
 
-def _kind_of(target: str) -> str:
-    try:
-        ip_address(target)
-    except ValueError:
-        return "hostname"
-    return "address"
+@app.command("diff")
+@with_server
+def diff(
+    server: Server,
+    policy: Reference,
+    revision: Revision,
+    *,
+    against: Annotated[int | None, typer.Option("--against", min=1, help="\\[default: the one before]")] = None,
+) -> None:
+    """What one version of a policy says otherwise than another."""
+    with server.connect() as client:
+        found = client.diff_revisions(find_policy_id(client, policy), revision, against)
+    if server.json:
+        print_json(found)
+        return
+    for flag, value in found["flags"].items():
+        print_line(f"{'+' if value else '-'} {flag}")
+    for sign, hosts, cidrs in (("-", "hostnames_removed", "cidrs_removed"), ("+", "hostnames_added", "cidrs_added")):
+        for entry in (*found[hosts], *(render_cidr_rule(rule) for rule in found[cidrs])):
+            print_line(f"{sign} {entry}")
+
+
+@app.command("restore")
+@with_server
+def restore(server: Server, policy: Reference, revision: Revision) -> None:
+    """Go back to the rules of a version, as a new one. In force when this returns."""
+    with server.connect() as client:
+        _print_policy(client.restore_policy(find_policy_id(client, policy), revision), json=server.json)
 
 
 def _flags(*given: bool | None) -> dict[str, bool]:

@@ -84,6 +84,29 @@ class OutgateClient:
         """The verdict on one flow: ``body`` names a hostname or address, a port and a protocol."""
         return self._call("POST", f"/v1/network-policies/{policy_id}/explain", body)
 
+    def list_revisions(self, policy_id: str, *, limit: int) -> list[JsonObject]:
+        """The latest versions of a policy, newest first."""
+        page = self._call("GET", f"/v1/network-policies/{policy_id}/revisions", params={"limit": str(limit)})
+        revisions: list[JsonObject] = page["revisions"]
+        return revisions
+
+    def diff_revisions(self, policy_id: str, revision: int, against: int | None) -> JsonObject:
+        """What a version says otherwise than version ``against``, or than the one before."""
+        params = {} if against is None else {"against": str(against)}
+        return self._call("GET", f"/v1/network-policies/{policy_id}/revisions/{revision}/diff", params=params)
+
+    def restore_policy(self, policy_id: str, revision: int) -> JsonObject:
+        """The view of a policy that has the rules of version ``revision`` again."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}/restore", {"revision": revision})
+
+    def explain_devbox(self, devbox_id: str, body: Mapping[str, object]) -> JsonObject:
+        """The verdict on one flow of a devbox; ``body`` as for :meth:`explain_policy`."""
+        return self._call("POST", f"/v1/devboxes/{quote(devbox_id, safe='')}/explain", body)
+
+    def simulate_policy(self, policy_id: str, body: Mapping[str, object]) -> JsonObject:
+        """What the update ``body`` would have changed in the last hours."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}/simulate", body)
+
     def create_devbox(self, body: Mapping[str, object]) -> JsonObject:
         """The view of a new devbox; it is not running yet."""
         return self._call("POST", "/v1/devboxes", body)

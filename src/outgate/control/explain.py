@@ -1,38 +1,30 @@
 """Why something may or may not leave under a policy. Asks :mod:`outgate.core.decide`, as the hosts do."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
 from sqlalchemy import Connection
 
+from outgate.control.builtin_policies import BUILTIN_POLICIES
 from outgate.control.callers import Caller
+from outgate.control.devbox_reading import get_devbox
 from outgate.control.devboxes import devbox_not_found
 from outgate.control.ids import IdPrefix, is_id
+from outgate.control.judgement import Check, Target, judge
 from outgate.control.policy_documents import decode_policy
-from outgate.control.policy_reading import read_live_policy
+from outgate.control.policy_reading import get_policy, read_live_policy
 from outgate.control.services import Services
 from outgate.control.transactions import read_as
-from outgate.core.decide import (
-    PreparedPolicy,
-    decide_answer,
-    decide_flow,
-    decide_lookup,
-    decide_tunnel,
-    prepare_policy,
-)
+from outgate.core.decide import prepare_policy
 from outgate.core.documents import policy_from_document
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import PORT_MAX, PORT_MIN, IPAddress, Protocol
 from outgate.model.desired import PolicyDocument
-from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, TlsHello, Unseen
 from outgate.model.names import DomainName, parse_domain_name
-from outgate.model.tunnels import is_below_tunnel_domain
-from outgate.model.verdict import Allow, AllowReason, Verdict
+from outgate.model.verdict import Verdict
 from outgate.store.devboxes import find_devbox
 
-_HTTP_PORT: Final = 80
 _PORT_DEFAULT: Final = 443
 _DNS_OVER_TLS_PORT: Final = 853
 _WITH_PORTS: Final = frozenset({Protocol.TCP, Protocol.UDP})
@@ -51,19 +43,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict, and which revision of the policy gave it."""
+    """The verdict, which revision of the policy gave it, and every check on the way to it; the last one decided."""
 
     verdict: Verdict
     policy_id: str
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    name: DomainName | None
-    address: IPAddress | None
-    port: int | None
-    protocol: Protocol
+    checks: tuple[Check, ...]
 
 
 async def explain(services: Services, caller: Caller, policy_id: str, question: Question) -> Explanation:
@@ -76,16 +61,25 @@ async def explain(services: Services, caller: Caller, policy_id: str, question: 
             _check_devbox(tx, caller, question.devbox_id, policy.id)
         return decode_policy(policy.document)
 
-    document = await read_as(services, caller, read)
+    return _explain(services, caller, await read_as(services, caller, read), target)
+
+
+async def explain_for_devbox(services: Services, caller: Caller, devbox_id: str, question: Question) -> Explanation:
+    """What the policy of the caller's devbox says to ``question``. Raises InvalidValueError, NotFoundError."""
+    target = _parse_target(question)
+    policy_id = (await get_devbox(services, caller, devbox_id)).policy_id
+    document = BUILTIN_POLICIES.get(policy_id)
+    if document is None:
+        policy = await get_policy(services, caller, policy_id)
+        document = decode_policy(policy.document)
+    return _explain(services, caller, document, target)
+
+
+def _explain(services: Services, caller: Caller, document: PolicyDocument, target: Target) -> Explanation:
     policy, _ = policy_from_document(document)
     context = services.settings.context
-    prepared = prepare_policy(policy, context)
-    if target.name is not None and is_below_tunnel_domain(target.name, context.tunnel_domain):
-        # Never looked up elsewhere, so an address that is given along means nothing.
-        verdict = decide_tunnel(prepared, caller.account_id, target.name, context)
-    else:
-        verdict = _judge(prepared, target, context)
-    return Explanation(verdict, policy.id, policy.revision)
+    checks = judge(prepare_policy(policy, context), target, caller.account_id, context)
+    return Explanation(checks[-1].verdict, policy.id, policy.revision, checks)
 
 
 def _check_devbox(tx: Connection, caller: Caller, devbox_id: str, policy_id: str) -> None:
@@ -97,11 +91,11 @@ def _check_devbox(tx: Connection, caller: Caller, devbox_id: str, policy_id: str
         raise InvalidValueError(message, field="devbox_id", code="other_policy")
 
 
-def _parse_target(question: Question) -> _Target:
+def _parse_target(question: Question) -> Target:
     if question.hostname is None and question.address is None:
         raise InvalidValueError("Say where to: give hostname, address, or both.", field="hostname", code="missing")
     port = _parse_port(question)
-    target = _Target(_parse_name(question.hostname), _parse_address(question.address), port, question.protocol)
+    target = Target(_parse_name(question.hostname), _parse_address(question.address), port, question.protocol)
     is_by_name = target.protocol is Protocol.TCP and port != _DNS_OVER_TLS_PORT
     if target.address is None and not is_by_name:
         message = "Host names are reached over TCP on ports other than 853; for anything else give the address, too."
@@ -135,35 +129,3 @@ def _parse_address(text: str | None) -> IPAddress | None:
     except ValueError:
         message = f"{text[:80]!r} is no IP address; names go into hostname."
         raise InvalidValueError(message, field="address") from None
-
-
-def _judge(policy: PreparedPolicy, target: _Target, context: HostContext) -> Verdict:
-    """The first verdict that denies, in the order in which a devbox would meet them; else the last one."""
-    verdict: Verdict | None = None
-    for verdict in _verdicts(policy, target, context):
-        if not isinstance(verdict, Allow):
-            return verdict
-    assert verdict is not None  # noqa: S101 - a target has a name or an address
-    return verdict
-
-
-def _verdicts(policy: PreparedPolicy, target: _Target, context: HostContext) -> Iterator[Verdict]:
-    name, address = target.name, target.address
-    if name is not None:
-        yield decide_lookup(policy, name, context)
-    if address is None:
-        return
-    flow = Flow(target.protocol, address, target.port, _handshake(target))
-    by_flow = decide_flow(policy, flow, () if name is None else (name,), context)
-    yield by_flow
-    is_by_name = isinstance(by_flow, Allow) and by_flow.reason is AllowReason.HOSTNAME
-    if name is not None and is_by_name:
-        # The relay connects the flow anew, to an address of the named host.
-        yield decide_answer(policy, name, address, context, port=target.port)
-
-
-def _handshake(target: _Target) -> Handshake:
-    """What a client that behaves would say first."""
-    if target.name is None or target.protocol is not Protocol.TCP:
-        return Unseen()
-    return HttpRequest(target.name) if target.port == _HTTP_PORT else TlsHello(target.name)

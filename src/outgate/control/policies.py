@@ -102,7 +102,11 @@ async def update_policy(services: Services, call: Call, policy_id: str, given: P
 
     Raises InvalidValueError, NotFoundError, and ConflictError for a name that is taken.
     """
-    change = parse_policy_input(given)
+    return await apply_change(services, call, policy_id, parse_policy_input(given))
+
+
+async def apply_change(services: Services, call: Call, policy_id: str, change: PolicyChange) -> Updated:
+    """Like :func:`update_policy`, with a change that is judged already."""
     await _check_complexity_aside(services, change)
     done = await write_as(services, call.caller, lambda tx: _update(tx, call, policy_id, change))
     services.wakeups.notify(*(Topic(Subject.DESIRED_STATE, host_id) for host_id in done.devboxes_by_host))

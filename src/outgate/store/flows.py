@@ -62,6 +62,23 @@ class FlowFilter:
 
 _DISORDER_MS: Final = 60_000
 """How much earlier than its predecessors a record's time may be; later ones (a host was cut off) do not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowGroup:
+    """Decisions of one kind on one place, added up. ``devboxes`` counts those that asked."""
+
+    name: str
+    address: str
+    port: int
+    protocol: str
+    point: str
+    verdict: str
+    count: int
+    devboxes: int
+    time_ms: int
+
+
 _FIELDS: Final = tuple(FlowRow.__dataclass_fields__)
 _ROW: Final = select(*(flows.c[name] for name in _FIELDS))
 _INSERT: Final = insert(flows)
@@ -128,6 +145,34 @@ def list_flows_after(
     """At most ``limit`` records, oldest first, from after number ``after`` on."""
     query = _ROW.where(*_conditions(account_id, wanted), flows.c.number > after).order_by(flows.c.number).limit(limit)
     return [FlowRow(*row) for row in connection.execute(query)]
+
+
+def group_decisions(connection: Connection, account_id: str, wanted: FlowFilter, *, limit: int) -> list[FlowGroup]:
+    """The ``limit`` most frequent kinds of decision, without the records of finished flows, which repeat them."""
+    kind = (flows.c.name, flows.c.address, flows.c.port, flows.c.protocol, flows.c.point, flows.c.verdict)
+    count = func.sum(flows.c.count)
+    query = (
+        select(*kind, count, func.count(flows.c.devbox_id.distinct()), func.max(flows.c.time_ms))
+        .where(*_conditions(account_id, wanted), flows.c.bytes_out.is_(None))
+        .group_by(*kind)
+        .order_by(count.desc(), *kind)
+        .limit(limit)
+    )
+    return [
+        FlowGroup(
+            name=row.name,
+            address=row.address,
+            port=row.port,
+            protocol=row.protocol,
+            point=row.point,
+            verdict=row.verdict,
+            # PostgreSQL adds whole numbers up to decimals.
+            count=int(row[6]),
+            devboxes=row[7],
+            time_ms=row[8],
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def find_last_number(connection: Connection) -> int:

@@ -239,6 +239,12 @@ def list_revisions(
     return [RevisionRow(*row) for row in connection.execute(query)]
 
 
+def find_revision(connection: Connection, account_id: str, policy_id: str, revision: int) -> RevisionRow | None:
+    """One version of a policy."""
+    found = list_revisions(connection, account_id, policy_id, before=revision + 1, limit=1)
+    return found[0] if found and found[0].revision == revision else None
+
+
 def read_documents(connection: Connection, policy_ids: Sequence[str]) -> Mapping[str, str]:
     """The current documents of these policies, deleted ones too (a devbox that is ending keeps its policy)."""
     query = _DOCUMENTS.where(policies.c.id.in_(policy_ids))

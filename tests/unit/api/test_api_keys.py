@@ -146,6 +146,8 @@ def test_a_restricted_key_hands_on_no_more_than_it_has(server: ApiServer, client
 
 READING_POSTS = {
     "/v1/network-policies/{id}/explain",
+    "/v1/network-policies/{id}/simulate",
+    "/v1/devboxes/{id}/explain",
     "/v1/network-policies/{id}/suggest",
     "/v1/devboxes/{id}/wait_for_status",
     "/v1/devboxes/{devbox_id}/executions/{execution_id}/wait_for_status",

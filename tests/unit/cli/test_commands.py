@@ -1,14 +1,11 @@
 """Commands against a stand-in for the API: what they send, what they print, how they end."""
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
-from outgate.cli import main, server_options
-from outgate.client.public import OutgateClient
+from support.cli_rig import Run
 
 VIEW = {
     "id": "npol_1",
@@ -34,46 +31,6 @@ DEVBOX = {
     "end_time_ms": None,
     "launch_parameters": {"network_policy_id": "npol_1"},
 }
-
-
-class FakeApi:
-    """Answers by path; keeps what it was sent."""
-
-    def __init__(self, answers: Mapping[str, object]) -> None:
-        self.answers = answers
-        self.bodies: dict[str, object] = {}
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        key = f"{request.method} {request.url.path}"
-        if request.content:
-            self.bodies[key] = json.loads(request.content)
-        answer = self.answers.get(key, (404, {"message": f"nothing at {key}"}))
-        status, body = answer if isinstance(answer, tuple) else (200, answer)
-        return httpx.Response(status, json=body)
-
-
-Run = Callable[[list[str], Mapping[str, object]], tuple[int, str, str, FakeApi]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the whole program: exit code, standard output, standard error, and what the API saw."""
-
-    def run_command(arguments: list[str], answers: Mapping[str, object]) -> tuple[int, str, str, FakeApi]:
-        api = FakeApi(answers)
-
-        def connect(_url: str | None, _key: str | None, _state_dir: Path | None) -> OutgateClient:
-            return OutgateClient("http://server", "key", transport=httpx.MockTransport(api))
-
-        monkeypatch.setattr(server_options, "connect", connect)
-        monkeypatch.setattr("sys.argv", ["outgate", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        printed = capsys.readouterr()
-        code = end.value.code
-        return code if isinstance(code, int) else 0, printed.out, printed.err, api
-
-    return run_command
 
 
 def test_create_sends_what_was_given_and_nothing_else(run: Run) -> None:
@@ -142,7 +99,13 @@ def test_list_prints_lines_for_pipes_and_json_for_programs(run: Run) -> None:
 
 @pytest.mark.parametrize(("target", "key"), [("x.org", "hostname"), ("10.0.0.1", "address"), ("2a0f::1", "address")])
 def test_explain_tells_names_from_addresses(run: Run, target: str, key: str) -> None:
-    verdict = {"verdict": "deny", "rule": None, "reason": "no_rule", "sentence": "No rule covers it."}
+    verdict: dict[str, object] = {
+        "verdict": "deny",
+        "rule": None,
+        "reason": "no_rule",
+        "sentence": "No rule covers it.",
+        "checks": [],
+    }
     path = "POST /v1/network-policies/npol_1/explain"
     code, out, _, api = run(["policy", "explain", "npol_1", target], {path: verdict})
     assert code == 0
