@@ -31,6 +31,9 @@ PINS4: Final = "pins4"
 """``iifname . ip daddr`` of every pinned IPv4 address."""
 PINS6: Final = "pins6"
 MORE_NAMES: Final = "..."
+TEXT_COMMENT_BYTES_MAX: Final = 128
+"""nft's parser takes no longer comment (NFTNL_UDATA_COMMENT_MAXLEN), although the kernel keeps twice as much; one that is
+longer makes it refuse the whole transaction."""
 _LINK_BYTES: Final = 16
 _NAME: Final = re.compile(r"[a-z0-9._-]+")
 """What goes back into nft text must not be able to end a quoted string."""
@@ -98,13 +101,13 @@ def decode_pin(element: Element) -> Pin:
     )
 
 
-def encode_names(names: Sequence[str], *, has_more: bool) -> str:
-    """The names as an element's comment, cut to what fits."""
+def encode_names(names: Sequence[str], *, has_more: bool, bytes_max: int = COMMENT_BYTES_MAX) -> str:
+    """The names as an element's comment, cut to what fits into ``bytes_max``."""
     whole = ",".join((*names, MORE_NAMES) if has_more else names)
-    if len(whole) <= COMMENT_BYTES_MAX:
+    if len(whole) <= bytes_max:
         return whole
     kept: list[str] = []
-    room = COMMENT_BYTES_MAX - len(MORE_NAMES)
+    room = bytes_max - len(MORE_NAMES)
     for name in names:
         if len(name) + 1 > room:
             break

@@ -28,7 +28,7 @@ from typing import Final
 from outgate.core.ranges import embedding_networks
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
 from outgate.dataplane.layout import FORWARD_MARK, NetworkLayout
-from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, Pin, encode_names
+from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, TEXT_COMMENT_BYTES_MAX, Pin, encode_names
 from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN, TUNNELS_JUDGE, TUNNELS_RELAY
 from outgate.model.addresses import IPAddress
 from outgate.model.plan import GRANT_ALL_BIT, AddressCell, PolicyPlan, PortCell
@@ -206,7 +206,7 @@ def _render_sets(
 
 
 def _pin(pin: Pin) -> str:
-    comment = encode_names(pin.names, has_more=pin.has_more_names)
+    comment = encode_names(pin.names, has_more=pin.has_more_names, bytes_max=TEXT_COMMENT_BYTES_MAX)
     return f'"{pin.link}" . {pin.address} timeout {pin.remaining_ms}ms' + (f' comment "{comment}"' if comment else "")
 
 

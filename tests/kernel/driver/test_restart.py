@@ -57,6 +57,23 @@ def test_flows_and_pins_live_on_under_the_next_driver(world: World) -> None:
     assert 50_000 < pin.remaining_ms <= 60_000
 
 
+def test_pins_with_more_names_than_nft_takes_do_not_stop_the_next_driver(world: World) -> None:
+    world.driver().set(world.state(PLAN, boxes={0: 16}))
+    names = tuple(f"a-name-of-some-length-{number}.example.com" for number in range(20))
+    add_pin(world, 0, OTHER4, *names)
+    longest = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))
+    add_pin(world, 0, ALLOWED6, longest)
+
+    driver = world.driver()
+    driver.ensure_router()
+    assert driver.set(world.state(PLAN, boxes={0: 16})).failures == {}
+
+    pins = {str(pin.address): pin for pin in driver.pins()}
+    assert pins[OTHER4].names == names[: len(pins[OTHER4].names)] != ()
+    assert pins[ALLOWED6].names == ()
+    assert all(pin.has_more_names for pin in pins.values())
+
+
 def test_between_ensure_router_and_set_everything_stays_as_it_was(world: World) -> None:
     world.driver().set(world.state(PLAN, boxes={0: 16}))
     server = world.far.listen(ALLOWED4)
