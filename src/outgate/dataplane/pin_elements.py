@@ -32,8 +32,8 @@ PINS4: Final = "pins4"
 PINS6: Final = "pins6"
 MORE_NAMES: Final = "..."
 TEXT_COMMENT_BYTES_MAX: Final = 128
-"""nft's parser takes no longer comment (NFTNL_UDATA_COMMENT_MAXLEN), although the kernel keeps twice as much; one that is
-longer makes it refuse the whole transaction."""
+"""nft's parser takes no longer comment (NFTNL_UDATA_COMMENT_MAXLEN), although the kernel keeps twice as much: a longer
+one makes it refuse the whole transaction."""
 _LINK_BYTES: Final = 16
 _NAME: Final = re.compile(r"[a-z0-9._-]+")
 """What goes back into nft text must not be able to end a quoted string."""

@@ -13,7 +13,7 @@ from outgate.dataplane.conntrack import Conntrack
 from outgate.dataplane.layout import choose_layout
 from outgate.dataplane.links import Rtnetlink, create_devbox
 from outgate.dataplane.linux import LinuxDriver, teardown_instance
-from outgate.dataplane.nfnetlink import Nfnetlink
+from outgate.dataplane.nfnetlink import COMMENT_BYTES_MAX, Nfnetlink
 from outgate.dataplane.pin_elements import Pin, add_pins
 from outgate.dataplane.ruleset import RulesetOptions
 from outgate.dataplane.sysctl import read_sysctl
@@ -57,12 +57,21 @@ def test_flows_and_pins_live_on_under_the_next_driver(world: World) -> None:
     assert 50_000 < pin.remaining_ms <= 60_000
 
 
+def test_the_kernel_keeps_names_up_to_the_bound(world: World) -> None:
+    world.driver().set(world.state(PLAN, boxes={0: 16}))
+    names = ["a" * length for length in range(COMMENT_BYTES_MAX - 10, COMMENT_BYTES_MAX + 1)]
+    for number, name in enumerate(names):
+        add_pin(world, 0, f"45.45.48.{number}", name)
+    kept = {int(str(pin.address).rpartition(".")[2]): pin.names for pin in world.driver().pins()}
+    assert kept == {number: (name,) for number, name in enumerate(names)}
+
+
 def test_pins_with_more_names_than_nft_takes_do_not_stop_the_next_driver(world: World) -> None:
     world.driver().set(world.state(PLAN, boxes={0: 16}))
     names = tuple(f"a-name-of-some-length-{number}.example.com" for number in range(20))
     add_pin(world, 0, OTHER4, *names)
-    longest = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))
-    add_pin(world, 0, ALLOWED6, longest)
+    long = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 50))
+    add_pin(world, 0, ALLOWED6, long)
 
     driver = world.driver()
     driver.ensure_router()
@@ -71,7 +80,7 @@ def test_pins_with_more_names_than_nft_takes_do_not_stop_the_next_driver(world: 
     pins = {str(pin.address): pin for pin in driver.pins()}
     assert pins[OTHER4].names == names[: len(pins[OTHER4].names)] != ()
     assert pins[ALLOWED6].names == ()
-    assert all(pin.has_more_names for pin in pins.values())
+    assert [pin for pin in pins.values() if not pin.has_more_names] == []
 
 
 def test_between_ensure_router_and_set_everything_stays_as_it_was(world: World) -> None:

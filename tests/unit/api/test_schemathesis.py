@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from outgate.api import devbox_bodies, execution_bodies
-from outgate.control import evictions
+from outgate.control import evictions, flows
 from outgate.control.configuration import ApiSettings
 from support.api_server import ApiServer
 
@@ -69,6 +69,8 @@ def check_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *how: s
     monkeypatch.setattr(execution_bodies, "HOLD_S", 0.1)
     monkeypatch.setattr(evictions, "WATCH_S_MAX", 0.1)
     monkeypatch.setattr(evictions, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(flows, "FOLLOW_S_MAX", 0.1)
+    monkeypatch.setattr(flows, "LOOK_EVERY_S", 0.05)
     (tmp_path / "hooks.py").write_text(HOOKS)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     # It shows wrong keys on purpose, and wants to be told each time that they are.
