@@ -56,8 +56,8 @@ _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 
 USERDATA_BYTES_MAX: Final = 254
-"""What the kernel keeps with an element. NFT_USERDATA_MAXLEN says 256, but with its header the length is counted in eight
-bits: 255 bytes refuse the whole batch with EINVAL, and of 256 nothing is kept (Linux 6.18, tried)."""
+"""What the kernel keeps with an element. NFT_USERDATA_MAXLEN says 256, but with its header the length is counted in
+eight bits: for 255 bytes the whole batch is refused with EINVAL, and of 256 nothing is kept (Linux 6.18, tried)."""
 COMMENT_BYTES_MAX: Final = USERDATA_BYTES_MAX - 3
 """What a comment may hold: libnftnl writes type, length and a closing NUL around it."""
 _UDATA_COMMENT: Final = 0

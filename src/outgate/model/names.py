@@ -6,6 +6,9 @@ with an optional ``*.`` in front of it and remembers how it was spelled, because
 spelling while matching ignores case and one trailing dot (design decisions 4 to 6).
 """
 
+# Looked up by their names when a devbox first sends such a name: too late for a gate that may not read files any more.
+import encodings.idna
+import encodings.punycode  # noqa: F401 - see above
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field

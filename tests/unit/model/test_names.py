@@ -1,5 +1,8 @@
 """Host names and patterns: what is taken, in which normal form, and the exact words of every refusal."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -171,3 +174,17 @@ def test_the_normal_form_is_idempotent_and_ignores_case_and_one_dot(text: str) -
 
 def test_a_pattern_made_by_hand_reads_like_a_parsed_one() -> None:
     assert HostPattern(parse_domain_name("a.b"), is_wildcard=True, spelling="*.A.b") == parse_host_pattern("*.a.b")
+
+
+def test_a_process_that_cannot_read_files_any_more_refuses_foreign_letters_all_the_same() -> None:
+    program = """
+import sys
+from outgate.model.names import HostNameError, parse_domain_name
+sys.meta_path.clear()
+try:
+    parse_domain_name("bücher.example")
+except HostNameError as error:
+    print(error.message)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "xn--bcher-kva.example" in ran.stdout
