@@ -73,7 +73,11 @@ def test_what_was_answered_holds_whenever_it_is_killed(tmp_path: Path, public: s
         with run(tmp_path, public) as running:
             worker = threading.Thread(target=_live, args=(running, said))
             worker.start()
-            time.sleep(chance.uniform(0.2, 0.6))
+            # After a number of lives and then at any moment of one, however slow the machine is.
+            wanted, deadline = len(said) + chance.randint(3, 9), time.monotonic() + 30
+            while len(said) < wanted and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.05))
             running.end(signal.SIGKILL)
             worker.join(10)
             assert not worker.is_alive()

@@ -152,9 +152,9 @@ def test_control(world: TerminalWorld, runtime: LocalRuntime) -> None:
             )
             await frames.send_bytes(b"stty size\n")
             await read_until(frames, b"50 120")
-            await frames.send_bytes(b"sleep 1000\n")
-            await read_until(frames, b"sleep 1000")
-            await asyncio.sleep(0.3)
+            # What the terminal echoes says nothing of what runs: the program itself says that it has the terminal.
+            await frames.send_bytes(b"sh -c 'echo $((40+2)) runs; exec sleep 1000'\n")
+            await read_until(frames, b"42 runs")
             assert (await control(client, {"action": "signal", "signal": "SIGINT"}))[0] == 200
             await frames.send_bytes(b"echo status=$?\n")
             await read_until(frames, b"status=130")

@@ -262,7 +262,9 @@ def test_use_keeps_a_devbox_from_being_idle(world: TerminalWorld) -> None:
         activity = TerminalActivity(tell_every_s=0.05)
         telling = asyncio.ensure_future(activity.run(world.server.services))
         activity.note(devbox_id)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(WAIT_S):
+            while end_ms() <= before_ms:
+                await asyncio.sleep(0.02)
         telling.cancel()
 
     before_ms = end_ms()
