@@ -33,7 +33,9 @@ def print_explanation(said: JsonObject, *, json: bool) -> None:
         return
     print_fields({key: said[key] for key in ("verdict", "rule", "reason", "sentence")})
     checks = [(c["enforcement_point"], c["verdict"], c["reason"], c["rule"] or "") for c in said["checks"]]
-    print_table(("checked at", "verdict", "reason", "rule"), checks)
+    # A single one is the verdict itself.
+    if len(checks) > 1:
+        print_table(("checked at", "verdict", "reason", "rule"), checks)
 
 
 def print_simulation(said: JsonObject, *, json: bool) -> None:

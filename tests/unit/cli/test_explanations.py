@@ -22,6 +22,7 @@ FLOW: dict[str, Any] = {
     "bytes_out": None,
     "bytes_in": None,
 }
+ALLOWED = {"enforcement_point": "dns", "verdict": "allow", "reason": "hostname", "rule": "r", "sentence": "s"}
 CHECK = {"enforcement_point": "dns", "verdict": "deny", "reason": "no_rule", "rule": None, "sentence": "because"}
 
 
@@ -74,9 +75,12 @@ def test_a_dry_run_changes_nothing_and_shows_both_directions(run: Run) -> None:
 
 
 def test_an_explanation_shows_its_checks(run: Run) -> None:
-    said = {"verdict": "deny", "rule": None, "reason": "no_rule", "sentence": "because", "checks": [CHECK]}
+    said = {"verdict": "deny", "rule": None, "reason": "no_rule", "sentence": "because", "checks": [ALLOWED, CHECK]}
     code, out, _, api = run(["devbox", "explain", "dbx_1", "8.8.8.8"], {"POST /v1/devboxes/dbx_1/explain": said})
     assert code == 0
     assert list(api.bodies.values()) == [{"address": "8.8.8.8", "port": 443, "protocol": "tcp"}]
     assert "because" in out
-    assert "dns\tdeny\tno_rule" in out
+    assert [line.split("\t")[:3] for line in out.splitlines()[-2:]] == [
+        ["dns", "allow", "hostname"],
+        ["dns", "deny", "no_rule"],
+    ]
