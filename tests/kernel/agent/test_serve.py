@@ -243,10 +243,8 @@ def test_an_agent_that_is_killed_comes_back_by_itself(place: Place) -> None:
     server = place.serve().await_ready()
     devbox_id = place.boot()
     policy = place.api("POST", "/v1/network-policies", name="p").json()
-    killed = server.child("agent_process")
-    os.kill(killed, signal.SIGKILL)
-    # Not "until it is not ready": the next one may stand before anybody asked.
-    place.until(lambda: not Path(f"/proc/{killed}").exists())
+    os.kill(server.child("agent_process"), signal.SIGKILL)
+    place.until(lambda: place.api("GET", "/readyz").status_code == 503, 10)
     place.until(lambda: place.api("GET", "/readyz").status_code == 200)
     assert place.execute(devbox_id, "echo back") == "back\n"
     assert place.api("POST", f"/v1/network-policies/{policy['id']}", allow_all=True).status_code == 200
