@@ -108,14 +108,14 @@ class ExecutionFiles:
 
     def output_sizes(self) -> tuple[int, int]:
         """Bytes kept of standard output and of standard error."""
-        return _size(self.output(OutputStream.STDOUT)), _size(self.output(OutputStream.STDERR))
+        return size_of(self.output(OutputStream.STDOUT)), size_of(self.output(OutputStream.STDERR))
 
     def is_cut(self, stream: OutputStream) -> bool:
         """Whether more was written to ``stream`` than is kept."""
         if self.cut_mark.exists():
             return True
         about = self.read_about()
-        return about is not None and 0 < about.stream_bytes_max <= _size(self.output(stream))
+        return about is not None and 0 < about.stream_bytes_max <= size_of(self.output(stream))
 
     @property
     def _queue_mark(self) -> Path:
@@ -187,7 +187,8 @@ class ExecutionFiles:
             raise SandboxError(f"{self.root / 'pumps'} cannot be read ({error}).") from error
 
 
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """Bytes of a file; 0 when there is none."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

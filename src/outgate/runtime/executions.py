@@ -7,7 +7,7 @@ memory here is only who waits for its end: one pidfd per execution that somebody
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,18 +22,20 @@ from outgate.runtime.base import (
     KillScope,
     OutputStream,
 )
-from outgate.runtime.execution_files import ExecutionFiles, SandboxPlace, execution_files
+from outgate.runtime.execution_files import ExecutionFiles, SandboxPlace, execution_files, size_of
 from outgate.runtime.execution_stdin import end_stdin
 from outgate.runtime.file_watch import FileWatch
 from outgate.runtime.output import read_last_lines
 from outgate.runtime.output_stream import FollowTools, follow_file
-from outgate.runtime.proc import children, find_process, open_if_alive
+from outgate.runtime.proc import ProcessRef, children, find_process, open_if_alive
 from outgate.runtime.pumps import Pumps, is_drained
 
-_DRAIN_STEP_S: Final = 0.002
-_DRAIN_STEPS_MAX: Final = 500
-"""A second: a pipe holds 64 KiB, which cat(1) moves in less than a millisecond. A background process that goes
-on writing keeps it from ever being empty, and must not hold up the state of a command that has ended."""
+_DRAIN_PAUSES_S: Final = (*(0.002,) * 500, *(0.02,) * 1500)
+"""Half a minute, mostly for a disk that stalls: a pump moves a full pipe in a millisecond."""
+_UNDERWAY_BYTES_MAX: Final = (1 << 20) + (1 << 18)
+"""What can be on its way at a time: a pipe as large as its owner can make it (/proc/sys/fs/pipe-max-size) and tee's
+buffer. A background process that goes on writing keeps the pipe from ever being empty, and must not hold up the state
+of a command that has ended: once so much has arrived, everything of the command's own has."""
 _READERS: Final = 2
 """Threads that read outputs for streams: what is read was just written, so a read takes microseconds."""
 
@@ -169,14 +171,25 @@ async def _settle(place: SandboxPlace, files: ExecutionFiles) -> None:
     """After the end: wait for what was written, and let nobody wait to write."""
     pumps = files.read_pumps()
     if pumps is not None:
-        await _drain(pumps)
+        await _drain(files, pumps)
         end_stdin(place, pumps)
 
 
-async def _drain(pumps: Pumps) -> None:
+async def _drain(files: ExecutionFiles, pumps: Pumps) -> None:
     """Wait until what the command wrote, and its status, have arrived in their files."""
-    for pump in (pumps.status, pumps.stdout, pumps.stderr):
-        for _ in range(_DRAIN_STEPS_MAX):
-            if is_drained(pump):
-                break
-            await asyncio.sleep(_DRAIN_STEP_S)
+    await _arrived(pumps.status, lambda: False)
+    for pump, stream in ((pumps.stdout, OutputStream.STDOUT), (pumps.stderr, OutputStream.STDERR)):
+        file = files.output(stream)
+        enough = size_of(file) + _UNDERWAY_BYTES_MAX
+
+        def is_enough(file: Path = file, enough: int = enough, stream: OutputStream = stream) -> bool:
+            return size_of(file) >= enough or files.is_cut(stream)
+
+        await _arrived(pump, is_enough)
+
+
+async def _arrived(pump: ProcessRef, is_enough: Callable[[], bool]) -> None:
+    for pause_s in _DRAIN_PAUSES_S:
+        if is_drained(pump) or is_enough():
+            return
+        await asyncio.sleep(pause_s)

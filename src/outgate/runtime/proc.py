@@ -64,10 +64,21 @@ def pin_member(pid: int, group: PurePosixPath) -> int | None:
     return None
 
 
+def has_ended(process: ProcessRef) -> bool:
+    """Whether it runs no more: it is gone, or a zombie."""
+    state = _state(process)
+    return state is None or state in "ZX"
+
+
 def is_asleep(process: ProcessRef) -> bool:
-    """Whether it waits for something that a signal could interrupt; True as well when it is gone."""
+    """Whether it waits for something that a signal could interrupt; True as well when it has ended."""
+    state = _state(process)
+    return state is None or state in "SZX"
+
+
+def _state(process: ProcessRef) -> str | None:
     fields = read_stat(process.pid)
-    return fields is None or int(fields[19]) != process.start_ticks or fields[0] in "SZX"
+    return None if fields is None or int(fields[19]) != process.start_ticks else fields[0]
 
 
 def children(pid: int) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from outgate.runtime.base import SandboxError
-from outgate.runtime.proc import ProcessRef, find_process, is_asleep, parse_process_ref
+from outgate.runtime.proc import ProcessRef, find_process, has_ended, is_asleep, parse_process_ref
 from outgate.runtime.spawn import spawn
 
 # Descriptors: 3 and 4 the pipes to read, 5 the one to hold open (or /dev/null), 6 the one of the status. Arguments: the
@@ -136,21 +136,24 @@ def stop_keeping(pump: ProcessRef) -> None:
 
 
 def is_drained(pump: ProcessRef) -> bool:
-    """Whether everything that was in the pipe when this was called is in the file.
+    """Whether everything that was in the pipe when this was called is in the file. False as long as nobody can tell.
 
-    It is when the pipe is empty and the pump sleeps afterwards: between reading and having written to a
-    disk it does not sleep interruptibly. (A pump that is gone has seen the end, or nothing can be done.)
+    It is when the pump has ended, since it ends after its input; or when the pipe is empty and the pump sleeps
+    afterwards: between reading and having written to a disk it does not sleep interruptibly. Until the shell that
+    becomes the pump has put the pipe in its place, its standard input is nothing or /dev/null, and that says nothing.
     """
+    if has_ended(pump):
+        return True
     try:
         pipe = os.open(f"/proc/{pump.pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return True
+        return False
     try:
-        if find_process(pump.pid) != pump:
-            return True
         waiting = array.array("i", [0])
-        with suppress(OSError):
-            fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    except OSError:
+        return False
+    else:
         return waiting[0] == 0 and is_asleep(pump)
     finally:
         os.close(pipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.sandbox_lab import Lab
+from support.sandbox_lab import Finished, Lab
 
 pytestmark = pytest.mark.kernel
 
@@ -177,7 +177,7 @@ def test_no_mount_of_a_sandbox_is_on_the_host(shared: Lab) -> None:
 
 
 def test_only_its_own_links_are_in_sysfs(shared: Lab) -> None:
-    assert shared.execute("ls /sys/class/net").stdout == "lo\n"
+    assert shared.execute("ls /sys/class/net") == Finished(0, "lo\n", "")
 
 
 def test_own_files_name_what_they_should(shared: Lab) -> None:
