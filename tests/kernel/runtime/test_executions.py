@@ -131,6 +131,18 @@ def test_a_process_that_writes_without_end_does_not_hold_up_the_end(shared: Lab)
     assert shared.execute("pkill -x yes").exit_status == 0
 
 
+def test_what_helped_ended_commands_does_not_count_against_the_sandbox(lab: Lab) -> None:
+    lab.start(pids_max=64)
+    before = lab.count_processes()
+    for _ in range(40):
+        assert lab.execute("true").exit_status == 0
+    deadline = time.monotonic() + WAIT_S
+    # The commands' own processes are for the host's first process to take note of.
+    while lab.count_processes() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert lab.count_processes() <= before
+
+
 def test_a_pump_that_stalls_loses_nothing(shared: Lab) -> None:
     execution = shared.begin("until test -e /tmp/end; do sleep 0.05; done; echo last words")
     (note,) = shared.settings.state_dir.glob(f"sandboxes/dbx_1/**/{execution}/pumps")
