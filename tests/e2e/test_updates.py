@@ -1,11 +1,13 @@
 """Updates while everything runs: in force when answered, exact, and never open in between."""
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from support.internet import Closing
+from support.internet import Closing, Journal
 from support.stage import Stage, attempt, finish, run, start
 from support.world import (
     ALLOWED,
@@ -18,13 +20,8 @@ from support.world import (
     NETWORK_B,
 )
 
-NOTICED_S = 0.1
-"""After the response of a tightening update the program in the box must know within this time (design §3)."""
-SLACK_S = 0.4
-"""For the reader of these times, not for the promise: this process and the box share two cores with everything else."""
 FLOWS_EACH = 250
-SETTLED_S = 1.0
-"""How long traffic runs under each of the last two revisions, so that what each allows is seen to pass."""
+PASSED_S_MAX = 60.0
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -51,6 +48,15 @@ def test_an_update_is_in_force_when_its_response_arrives(stage: Stage) -> None:
         )
         assert lookup.is_answered
         assert back.is_answered
+
+
+def _await_journal(stage: Stage, since_s: float, condition: Callable[[Journal], bool]) -> Journal:
+    """What has reached the far side since then, once that fulfils ``condition``."""
+    deadline_s = time.monotonic() + PASSED_S_MAX
+    while not condition(journal := stage.internet.journal(since_s=since_s)):
+        assert time.monotonic() < deadline_s, journal
+        time.sleep(0.05)
+    return journal
 
 
 def test_two_hundred_quick_updates_never_allow_what_both_revisions_deny(stage: Stage) -> None:
@@ -80,9 +86,19 @@ def test_two_hundred_quick_updates_never_allow_what_both_revisions_deny(stage: S
     for number in range(200):
         policy.update(**(two if number % 2 == 0 else one))
     # A revision that lasts 10 ms is too short for a lookup and a handshake: that each lets its own pass is seen here.
-    for revision in (two, one):
+    for revision, connected, heard in (
+        (two, {ALSO.address4, IN_NETWORK_B}, set[str]()),
+        (one, {ALLOWED.address4, IN_NETWORK_A}, {IN_NETWORK_A}),
+    ):
         policy.update(**revision)
-        time.sleep(SETTLED_S)
+        _await_journal(
+            stage,
+            stage.internet.now_s(),
+            lambda journal, connected=connected, heard=heard: (  # type: ignore[misc] # as the loop has them now
+                connected <= {c.address for c in journal.connections if c.bytes_out}
+                and heard <= {d.address for d in journal.datagrams}
+            ),
+        )
     run(devbox, "touch /tmp/stop-traffic")
     result = finish(traffic)
     assert all(count > 10 for count in result["tries"]), result
@@ -106,30 +122,35 @@ def test_tightening_resets_exactly_the_flows_that_lost_their_rule(stage: Stage) 
     devbox = stage.devbox(policy)
     attempt(devbox, *({"kind": "lookup", "name": name} for name in (ALLOWED.name, ALSO.name)))
     since_s = stage.internet.now_s()
-    addresses = (ALLOWED.address4, IN_NETWORK_A, ALSO.address4, IN_NETWORK_B)
-    specs = [{"address": address, "port": 7, "count": FLOWS_EACH, "talks": True} for address in addresses]
+    revoked = (ALLOWED.address4, IN_NETWORK_A)
+    addresses = (*revoked, ALSO.address4, IN_NETWORK_B)
+    specs: list[dict[str, Any]] = [
+        {"address": address, "port": 7, "count": FLOWS_EACH, "talks": True, "ends": address in revoked}
+        for address in addresses
+    ]
     # Servers that push to a silent devbox: these must end, or go on, without a packet of the box's own.
-    specs += [{"address": address, "port": 19, "count": 2, "talks": False} for address in addresses]
+    specs += [spec | {"port": 19, "count": 2, "talks": False} for spec in specs]
     flows = start(devbox, "flows", specs)
     opened = run(devbox, "for i in $(seq 600); do [ -e /tmp/flows-open ] && exit 0; sleep 0.05; done; exit 1")
     assert opened.exit_code == 0, flows.get_state()
     policy.update(**keep)
     answered_s = stage.internet.now_s()
-    time.sleep(NOTICED_S + SLACK_S)
-    journal = stage.internet.journal(since_s=since_s)
+    counts = {address: FLOWS_EACH + 2 if address in revoked else 0 for address in addresses}
+
+    def count_ended(journal: Journal) -> dict[str, int]:
+        closings = Counter(c.address for c in journal.connections if c.closing is not Closing.OPEN)
+        return {address: closings[address] for address in addresses}
+
+    journal = _await_journal(stage, since_s, lambda journal: count_ended(journal) == counts)
     run(devbox, "touch /tmp/flows-check")
     results = finish(flows)
     for number, (spec, result) in enumerate(zip(specs, results, strict=True)):
         assert result["opened"] == spec["count"]
-        is_revoked = spec["address"] in (ALLOWED.address4, IN_NETWORK_A)
-        assert result["alive"] == (0 if is_revoked else spec["count"]), (number, spec, result["errors"][:3])
-        print(spec["address"], spec["talks"], result["errors"], sorted(e - answered_s for e in result["ended_s"])[-3:])
-        late = [ended_s - answered_s for ended_s in result["ended_s"] if ended_s > answered_s + NOTICED_S + SLACK_S]
-        assert late == [], (number, spec)
+        assert result["alive"] == (0 if spec["ends"] else spec["count"]), (number, spec, result["errors"][:3])
+        # The program in the box hears of it without sending anything.
+        assert result["ended_unasked"] == (spec["count"] if spec["ends"] else 0), (number, spec, result["errors"][:3])
     for address in addresses:
         ended = [c for c in journal.connections if c.address == address and c.closing is not Closing.OPEN]
-        is_revoked = address in (ALLOWED.address4, IN_NETWORK_A)
-        assert len(ended) == (FLOWS_EACH + 2 if is_revoked else 0), address
         assert [c for c in ended if c.last_in_s > answered_s] == [], "bytes of a revoked flow left after the response"
 
 
@@ -137,7 +158,7 @@ def test_narrowing_allow_all_resets_every_flow(stage: Stage) -> None:
     policy = stage.policy(allow_all=True)
     devbox = stage.devbox(policy)
     specs = [
-        {"address": address, "port": 7, "count": 5, "talks": True}
+        {"address": address, "port": 7, "count": 5, "talks": True, "ends": True}
         for address in (IN_NETWORK_A, IN_NO_NETWORK, ALLOWED.address4, DENIED.address6)
     ]
     flows = start(devbox, "flows", specs)
@@ -145,9 +166,10 @@ def test_narrowing_allow_all_resets_every_flow(stage: Stage) -> None:
     assert opened.exit_code == 0
     # The new revision would allow one of them: it goes all the same, because nothing ever inspected it.
     policy.update(allow_all=False, allowed_cidrs=[{"cidr": NETWORK_A}])
-    time.sleep(NOTICED_S + SLACK_S)
     run(devbox, "touch /tmp/flows-check")
-    assert [result["alive"] for result in finish(flows)] == [0, 0, 0, 0]
+    results = finish(flows)
+    assert [result["alive"] for result in results] == [0, 0, 0, 0]
+    assert [result["ended_unasked"] for result in results] == [5, 5, 5, 5]
     (fresh,) = attempt(devbox, {"kind": "raw", "address": IN_NETWORK_A, "port": 7})
     assert fresh.is_answered
 

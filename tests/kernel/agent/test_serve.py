@@ -1,5 +1,6 @@
 """``outgate serve`` as a person starts it: what it prints, what it refuses, what outlives it and what does not."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -116,11 +117,18 @@ class Server:
 
     def child(self, module: str) -> int:
         """The process id of the api or the agent."""
+        found = self.find_child(module)
+        assert found is not None, f"{module} does not run"
+        return found
+
+    def find_child(self, module: str) -> int | None:
+        """As :meth:`child`; None when it does not run."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         for pid in path.read_text().split():
-            if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-        raise AssertionError(f"{module} does not run")
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+        return None
 
 
 @pytest.fixture
@@ -243,10 +251,11 @@ def test_an_agent_that_is_killed_comes_back_by_itself(place: Place) -> None:
     server = place.serve().await_ready()
     devbox_id = place.boot()
     policy = place.api("POST", "/v1/network-policies", name="p").json()
-    os.kill(server.child("agent_process"), signal.SIGKILL)
-    place.until(lambda: place.api("GET", "/readyz").status_code == 503, 10)
-    place.until(lambda: place.api("GET", "/readyz").status_code == 200)
-    assert place.execute(devbox_id, "echo back") == "back\n"
+    killed = server.child("agent_process")
+    os.kill(killed, signal.SIGKILL)
+    # Readiness is told late and its absence may be short: what shows the new agent is its process, and that it works.
+    place.until(lambda: server.find_child("agent_process") not in (None, killed))
+    place.until(lambda: place.execute(devbox_id, "echo back") == "back\n")
     assert place.api("POST", f"/v1/network-policies/{policy['id']}", allow_all=True).status_code == 200
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -21,7 +20,9 @@ pytestmark = [
 ]
 
 ALLOWED_NET, OTHER_NET = "45.45.46.0/24", "45.45.47.0/24"
-NOTICED_WITHIN_S = 0.1
+WAIT_S = 20.0
+SILENT_S = 0.3
+"""Bytes that pass are there at once; a slow machine may hide some, and accuses nobody."""
 
 
 def flow(world: World, slot: int, address: str, port: int = 443) -> tuple[socket.socket, socket.socket]:
@@ -30,11 +31,12 @@ def flow(world: World, slot: int, address: str, port: int = 443) -> tuple[socket
     accepted, _ = server.accept()
     server.close()
     for end in (client, accepted):
-        end.settimeout(2)
+        end.settimeout(WAIT_S)
     return client, accepted
 
 
-def passes(sender: socket.socket, receiver: socket.socket) -> bool:
+def passes(sender: socket.socket, receiver: socket.socket, *, wait_s: float = WAIT_S) -> bool:
+    receiver.settimeout(wait_s)
     try:
         sender.sendall(b"still here")
         return receiver.recv(100) == b"still here"
@@ -43,7 +45,7 @@ def passes(sender: socket.socket, receiver: socket.socket) -> bool:
 
 
 def is_reset(end: socket.socket) -> bool:
-    end.settimeout(DENIED_WITHIN_S)
+    end.settimeout(WAIT_S)
     try:
         end.recv(10)
     except TimeoutError:
@@ -70,10 +72,10 @@ def test_a_revoked_flow_dies_at_both_ends_and_another_goes_on(world: World) -> N
     doomed, kept = flow(world, 0, OTHER4), flow(world, 0, ALLOWED4)
 
     with world.far.tap() as tap:
-        started = time.monotonic()
         assert tighten(driver, world, cidr_plan(16, (ALLOWED_NET, 20, None, 1, 65535))) == 1
-        assert is_reset(doomed[0])
-        assert time.monotonic() - started < NOTICED_WITHIN_S
+        doomed[0].setblocking(False)
+        with pytest.raises(ConnectionAbortedError):  # at once: there is nothing left to wait for
+            doomed[0].recv(10)
         assert is_reset(doomed[1])
         arrived = tap.packets(lambda packet: packet[16:20] == socket.inet_aton(OTHER4))
 
@@ -172,7 +174,7 @@ def test_a_policy_that_is_removed_takes_its_flows_along(world: World) -> None:
 
     assert applied.revoked_grants == {22}
     assert passes(*stays)
-    assert not passes(*goes[::-1])
+    assert not passes(*goes[::-1], wait_s=SILENT_S)
 
 
 def test_a_devbox_that_moves_to_another_policy_keeps_no_flow(world: World) -> None:
@@ -184,7 +186,7 @@ def test_a_devbox_that_moves_to_another_policy_keeps_no_flow(world: World) -> No
 
     for changed in (plans[1], cidr_plan(17, (ALLOWED_NET, 23, None, 1, 65535))):
         driver.set(world.state(plans[0], changed, boxes={0: 17, 1: 16, 2: 17}))
-        assert not passes(client, accepted)
+        assert not passes(client, accepted, wait_s=SILENT_S)
         assert world.refused_within_s(0, OTHER4) < DENIED_WITHIN_S
         assert passes(*flow(world, 0, ALLOWED4))
         assert passes(*neighbour)

@@ -14,6 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from outgate import clock
 from outgate.dataplane.gate_table import GateTable
 from outgate.dataplane.loop import Loop
@@ -132,7 +134,7 @@ class Net:
             listener = socket.create_server(
                 (at, port), backlog=backlog, family=socket.AF_INET6 if ":" in at else socket.AF_INET
             )
-            listener.settimeout(10)
+            listener.settimeout(30)
             return listener
 
         return self.run_in(self.server, work)
@@ -140,8 +142,16 @@ class Net:
 
 def accept(listener: socket.socket) -> socket.socket:
     accepted, _ = listener.accept()
-    accepted.settimeout(10)
+    accepted.settimeout(30)
     return accepted
+
+
+def assert_nobody_came(listener: socket.socket) -> None:
+    """Nobody within a moment: whoever is let through comes at once. A slow machine may hide one, and accuses nobody."""
+    listener.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        listener.accept()
+    listener.settimeout(30)
 
 
 def receive_all(connection: socket.socket) -> bytes:
@@ -189,7 +199,7 @@ def is_silent(connection: socket.socket, *, for_s: float = 0.2) -> bool:
     except TimeoutError:
         return True
     finally:
-        connection.settimeout(10)
+        connection.settimeout(30)
     return False
 
 

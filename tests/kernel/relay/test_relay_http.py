@@ -10,6 +10,7 @@ from kernel.relay.rig import (
     Net,
     Router,
     accept,
+    assert_nobody_came,
     is_reset,
     is_silent,
     receive_all,
@@ -30,12 +31,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def server(net: Net) -> Iterator[socket.socket]:
     with net.listen(80) as listener:
         yield listener
-
-
-def assert_nobody_came(listener: socket.socket) -> None:
-    listener.settimeout(0.2)
-    with pytest.raises(TimeoutError):
-        listener.accept()
 
 
 def test_a_denied_request_gets_a_page_that_says_why(net: Net, router: Router, server: socket.socket) -> None:

@@ -14,6 +14,7 @@ from kernel.relay.rig import (
     Net,
     Router,
     accept,
+    assert_nobody_came,
     is_reset,
     is_silent,
     receive_all,
@@ -29,13 +30,6 @@ pytestmark = pytest.mark.kernel
 def server(net: Net) -> Iterator[socket.socket]:
     with net.listen(443) as listener:
         yield listener
-
-
-def assert_nobody_came(listener: socket.socket) -> None:
-    listener.settimeout(0.2)
-    with pytest.raises(TimeoutError):
-        listener.accept()
-    listener.settimeout(10)
 
 
 def test_an_allowed_name_reaches_its_host_with_the_hello_as_sent(

@@ -1,6 +1,6 @@
 """Runs inside a devbox (standard library only): tries what its first argument lists as JSON, one after the other.
 
-Each attempt: {"kind": tls|http|raw|udp|icmp|lookup, "address", "port", "name", "wait_s"}. Prints one JSON list of
+Each attempt: {"kind": tls|http|raw|udp|icmp|lookup, "address", "port", "name", "wait_s", "size": of a datagram}. Prints one JSON list of
 {"began_s", "ended_s", "outcome": answer|silent|<error name>, "detail"}; times are of the machine's monotonic clock.
 """
 
@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 WAIT_S = 3.0
+UDP_DATA = b"outgate"
 ANSWER_BYTES_MAX = 65536
 DETAIL_LENGTH_MAX = 400
 ECHO_REQUEST, ECHO_REQUEST_V6 = 8, 128
@@ -27,7 +28,7 @@ def attempt(spec: dict[str, Any]) -> str:
     family = socket.AF_INET6 if ":" in spec["address"] else socket.AF_INET
     wait_s = spec.get("wait_s", WAIT_S)
     if kind == "udp":
-        return udp(family, (spec["address"], spec["port"]), wait_s)
+        return udp(family, (spec["address"], spec["port"]), wait_s, size=spec.get("size", len(UDP_DATA)))
     if kind == "icmp":
         return icmp(family, spec["address"], wait_s)
     with socket.create_connection((spec["address"], spec["port"]), wait_s) as plain:
@@ -58,12 +59,12 @@ def request(connection: socket.socket, name: str | None) -> str:
     return answer.decode("latin-1")
 
 
-def udp(family: int, place: tuple[str, int], wait_s: float) -> str:
-    """One datagram, and the one that comes back."""
+def udp(family: int, place: tuple[str, int], wait_s: float, *, size: int) -> str:
+    """One datagram of that size, and the one that comes back."""
     with socket.socket(family, socket.SOCK_DGRAM) as exchange:
         exchange.settimeout(wait_s)
         exchange.connect(place)
-        exchange.send(b"outgate")
+        exchange.send(UDP_DATA.ljust(size, b"."))
         return exchange.recv(2048).decode("latin-1")
 
 

@@ -1,9 +1,10 @@
 """Runs inside a devbox (standard library only): opens many flows, holds them, and says when each ended.
 
-Argument: a JSON list of {"address", "port", "count", "talks"}. ``talks`` flows get an echo of every line they send;
-others only listen. Makes /tmp/flows-open when all are up. Once /tmp/flows-check is there, sends a line on every
-flow that is still open and waits for its echo; then prints, per entry of the list,
-{"opened", "ended_s": [when], "errors": [why], "alive": how many are still there}.
+Argument: a JSON list of {"address", "port", "count", "talks", "ends"}. ``talks`` flows get an echo of every line they
+send; others only listen. Makes /tmp/flows-open when all are up. Once /tmp/flows-check is there, waits for the end of
+those that are to end; then sends a line on every flow that is still open and waits for its echo; then prints, per entry
+of the list, {"opened", "ended_s": [when], "errors": [why], "ended_unasked": how many had ended before anything was sent
+on them, "alive": how many are still there}.
 """
 
 import json
@@ -16,8 +17,9 @@ from typing import Any
 
 OPEN, CHECK = Path("/tmp/flows-open"), Path("/tmp/flows-check")
 END_S = 90.0
-ECHO_S = 5.0
+ECHO_S = 30.0
 LOOK_EVERY_S = 0.05
+ENDS_S_MAX = 30.0
 
 
 class Flows:
@@ -51,6 +53,11 @@ class Flows:
 
     def check(self) -> None:
         """Ask each flow that is left for one more echo; those that only listen count as they are."""
+        end_s = time.monotonic() + ENDS_S_MAX
+        while self._expects_ends() and time.monotonic() < end_s:
+            self._look(LOOK_EVERY_S)
+        for result in self.results:
+            result["ended_unasked"] = len(result["ended_s"])
         for flow, number in list(self._sockets.items()):
             if not self._entries[number]["talks"]:
                 self._is_alive(flow)
@@ -62,6 +69,9 @@ class Flows:
         end_s = time.monotonic() + ECHO_S
         while self._sockets and time.monotonic() < end_s:
             self._look(LOOK_EVERY_S, is_check=True)
+
+    def _expects_ends(self) -> bool:
+        return any(self._entries[number].get("ends") for number in self._sockets.values())
 
     def _look(self, wait_s: float, *, is_check: bool = False) -> None:
         for key, _ in self._selector.select(wait_s):

@@ -17,7 +17,7 @@ while b"\r\n\r\n" not in head:
     head += held.recv(200)
 print(head.split()[1].decode())
 Path("/tmp/held").touch()
-held.settimeout(30)
+held.settimeout(1000)
 try:
     print("ended" if held.recv(1) == b"" else "data")
 except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from attempts import attempt  # type: ignore[import-not-found]  # lies beside this in the devbox, not on our path
 
 STOP = Path("/tmp/stop-traffic")
-END_S = 120.0
+END_S = 600.0
 PAUSE_S = 0.01
 WAIT_S = 1.0
 

@@ -5,11 +5,13 @@ import hashlib
 import json
 import struct
 import sys
-import time
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PIECE = b"x" * 65536
+MORE_EVENTS = threading.Event()
+"""Set by a request for /more-events: the streams of /events go on."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -22,6 +24,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send_much(int(self.path.removeprefix("/big/")))
         elif self.path == "/events":
             self._send_events()
+        elif self.path == "/more-events":
+            MORE_EVENTS.set()
+            self._answer(b"")
         elif self.path == "/broken":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             self.close_connection = True
@@ -77,9 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for number in range(3):
-            self.wfile.write(f"data: {number}\n\n".encode())
-            time.sleep(0.3)
+        self.wfile.write(b"data: 0\n\n")
+        MORE_EVENTS.wait()
+        self.wfile.write(b"data: 1\n\ndata: 2\n\n")
         self.close_connection = True
 
     def _echo_frames(self) -> None:

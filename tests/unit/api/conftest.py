@@ -13,7 +13,7 @@ _names = itertools.count()
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One real server for all tests; each test has an account of its own."""
-    with ApiServer(tmp_path_factory.mktemp("api"), ApiSettings(enforce_wait_s_max=1.0)) as running:
+    with ApiServer(tmp_path_factory.mktemp("api"), ApiSettings(enforce_wait_s_max=30.0)) as running:
         yield running
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from outgate.api import devboxes
+from outgate.clock import wall_ms
 from outgate.control import evictions
 from outgate.control.devbox_states import decode_devbox
+from outgate.control.sweeper import EXPIRY_EVERY_S
 from outgate.model.desired import (
     CodeMountDocument,
     DesiredPhase,
@@ -20,7 +22,7 @@ from outgate.model.desired import (
     ObjectForm,
     ObjectMountDocument,
 )
-from outgate.store.devboxes import find_devbox, save_devbox
+from outgate.store.devboxes import DevboxRow, find_devbox, save_devbox
 from support.api_server import ApiServer
 
 DEVBOXES = "/v1/devboxes"
@@ -33,12 +35,34 @@ def create(client: httpx.Client, **body: Any) -> dict[str, Any]:
     return view
 
 
-def wait(client: httpx.Client, devbox_id: str, *statuses: str, timeout_s: float = 10) -> dict[str, Any]:
+def wait(client: httpx.Client, devbox_id: str, *statuses: str, timeout_s: float = 30) -> dict[str, Any]:
     body = {"statuses": statuses, "timeout_seconds": timeout_s}
     answer = client.post(f"{DEVBOXES}/{devbox_id}/wait_for_status", json=body)
     assert answer.status_code == 200, answer.text
     view: dict[str, Any] = answer.json()
     return view
+
+
+def read(server: ApiServer, devbox_id: str) -> DevboxRow:
+    account_id = server.agent.devboxes[devbox_id].account_id
+    row = server.database.read_now(lambda tx: find_devbox(tx, account_id, devbox_id))
+    assert row is not None
+    return row
+
+
+def make_due(server: ApiServer, devbox_id: str) -> int:
+    """Let its time be up now, which it returns."""
+    due_ms = wall_ms()
+    row = replace(read(server, devbox_id), expire_time_ms=due_ms)
+    server.database.write_now(lambda tx: save_devbox(tx, row))
+    return due_ms
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def statuses(view: dict[str, Any]) -> list[str]:
@@ -119,29 +143,36 @@ def test_an_idle_devbox_is_suspended_or_ended(client: httpx.Client, place: str, 
     after_idle = {"idle_time_seconds": 1, "on_idle": on_idle}
     launch = {"after_idle": after_idle} if place == "after_idle" else {"lifecycle": {"after_idle": after_idle}}
     box = create(client, launch_parameters={**launch, "keep_alive_time_seconds": 1})
-    view = wait(client, box["id"], "suspended", "shutdown", timeout_s=15)
+    view = wait(client, box["id"], "suspended", "shutdown", timeout_s=30)
     assert (view["status"], view["shutdown_reason"]) == (
         ("suspended", None) if on_idle == "suspend" else ("shutdown", "idle")
     )
 
 
 def test_a_devbox_with_work_is_not_idle(client: httpx.Client, server: ApiServer) -> None:
-    box = create(client, launch_parameters={"after_idle": {"idle_time_seconds": 1, "on_idle": "suspend"}})
+    idle_s = 600
+    box = create(client, launch_parameters={"after_idle": {"idle_time_seconds": idle_s, "on_idle": "suspend"}})
     server.gateway.activity[box["id"]] = DevboxActivity(1)
-    time.sleep(3.2)
+    due_ms = make_due(server, box["id"])
+    until(lambda: read(server, box["id"]).expire_time_ms >= due_ms + idle_s * 1000)
     assert client.get(f"{DEVBOXES}/{box['id']}").json()["status"] == "running"
-    server.gateway.activity[box["id"]] = DevboxActivity(0, int(time.time() * 1000))
+    server.gateway.activity[box["id"]] = DevboxActivity(0, wall_ms() - idle_s * 1000)
+    make_due(server, box["id"])
     wait(client, box["id"], "suspended")
 
 
-def test_a_resumed_devbox_has_all_of_its_time_again(client: httpx.Client) -> None:
-    box = create(client, launch_parameters={"keep_alive_time_seconds": 2})
+def test_a_resumed_devbox_has_all_of_its_time_again(client: httpx.Client, server: ApiServer) -> None:
+    keep_alive_s = 600
+    box = create(client, launch_parameters={"keep_alive_time_seconds": keep_alive_s})
     client.post(f"{DEVBOXES}/{box['id']}/suspend")
     wait(client, box["id"], "suspended")
-    time.sleep(2.5)
+    due_ms = make_due(server, box["id"])
+    time.sleep(2.5 * EXPIRY_EVERY_S)
     assert client.get(f"{DEVBOXES}/{box['id']}").json()["status"] == "suspended", "no time runs while it is suspended"
     client.post(f"{DEVBOXES}/{box['id']}/resume")
     wait(client, box["id"], "running")
+    assert read(server, box["id"]).expire_time_ms >= due_ms + keep_alive_s * 1000
+    make_due(server, box["id"])
     view = wait(client, box["id"], "shutdown")
     assert view["shutdown_reason"] == "keep_alive_timeout"
 
@@ -183,8 +214,8 @@ def test_use_is_counted_by_time_and_size(client: httpx.Client, server: ApiServer
     server.database.write_now(age)
     use = client.get(f"{DEVBOXES}/{box['id']}/usage").json()
     elapsed, active = use["total_elapsed_seconds"], use["total_active_seconds"]
-    assert 100 <= elapsed < 110
-    assert 50 <= active < 60
+    assert 100 <= elapsed < 160
+    assert 50 <= active < 110
     assert active * 2 <= use["vcpu_seconds"] < active * 2 + 2
     assert active * 4 <= use["memory_gb_seconds"] < active * 4 + 4
     assert elapsed * 8 <= use["disk_gb_seconds"] < elapsed * 8 + 8

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,7 +50,7 @@ def follow(client: httpx.Client, execution: str, name: str = "stdout", **query: 
 
 
 def until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -71,13 +72,13 @@ def test_all_of_it_arrives_and_any_piece_can_be_the_last_one_seen(server: ApiSer
         client.post(f"/v1/devboxes/{view['id']}/shutdown")
 
 
-def test_events_come_while_the_command_runs(client: httpx.Client, path: str) -> None:
-    execution = start(client, path, "echo first; sleep 0.5; echo last")
+def test_events_come_while_the_command_runs(client: httpx.Client, path: str, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    execution = start(client, path, f"echo first; until test -e {seen}; do sleep 0.05; done; echo last")
     with client.stream("GET", f"{execution}/stream_stdout_updates") as answer:
-        began = time.monotonic()
         lines = answer.iter_lines()
         assert next(line for line in lines if line.startswith("data:")) == 'data: {"output":"first\\n","offset":6}'
-        assert time.monotonic() - began < 0.4
+        seen.touch()
         assert [line for line in lines if line.startswith("data:")] == ['data: {"output":"last\\n","offset":11}']
 
 

