@@ -28,6 +28,18 @@ def client_of(address: str) -> str:
     return str(ip_network((parsed, _IPV6_PREFIX), strict=False)) if parsed.version == 6 else str(parsed)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether it is an address by which a host speaks to itself."""
+    parsed = _parse(address)
+    return parsed is not None and parsed.is_loopback
+
+
+def is_among(address: str, networks: Networks) -> bool:
+    """Whether it is an address of one of ``networks``; other texts never are."""
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in networks)
+
+
 def find_client(peer: str, forwarded_for: str, proxies: Networks) -> str:
     """The client of a request that came from ``peer`` with this ``X-Forwarded-For``.
 
@@ -36,8 +48,8 @@ def find_client(peer: str, forwarded_for: str, proxies: Networks) -> str:
     """
     current = peer
     for hop in reversed(forwarded_for.split(",")):
-        said, asked_by = hop.strip(), _parse(current)
-        if asked_by is None or not any(asked_by in network for network in proxies) or _parse(said) is None:
+        said = hop.strip()
+        if not is_among(current, proxies) or _parse(said) is None:
             break
         current = said
     return client_of(current)

@@ -21,13 +21,15 @@ from outgate.model.plan import (
     ENDPOINTS_NUMBER_MAX,
     GRANT_FIRST,
     GRANT_LAST,
+    REPORT_NUMBER_MAX,
     AddressCell,
     PolicyPlan,
     PortCell,
     grant_of_allow_all,
     grant_of_endpoints,
+    grant_of_report,
 )
-from outgate.model.policy import CidrRule, NetworkPolicy
+from outgate.model.policy import CidrRule, EnforcementMode, NetworkPolicy
 
 CELLS_MAX = 20_000
 """Cells a policy may have. One costs the kernel 1.9 µs to load (measured), so a whole plan stays under 40 ms
@@ -90,9 +92,18 @@ def compile_policy(policy: NetworkPolicy, grants: Sequence[int], context: HostCo
                 cells.add(_Stretch(first, last, stretch.ports))
         cells.close()
     # A rule that others hide, or that the floor swallows, is in force all the same: its grant stays live.
-    return PolicyPlan(
-        policy.number, grant_all, frozenset(grants), tuple(sorted(cells.ports)), tuple(sorted(cells.addresses))
-    )
+    live = frozenset((*grants, *_find_report(policy)))
+    return PolicyPlan(policy.number, grant_all, live, tuple(sorted(cells.ports)), tuple(sorted(cells.addresses)))
+
+
+def _find_report(policy: NetworkPolicy) -> tuple[int, ...]:
+    """The grant of what passes because the policy only reports, if it does."""
+    if policy.enforcement is not EnforcementMode.REPORT_ONLY:
+        return ()
+    if policy.number > REPORT_NUMBER_MAX:
+        message = f"A policy of number {policy.number} cannot only report; create a new store, or enforce it."
+        raise InvalidValueError(message, field="enforcement")
+    return (grant_of_report(policy.number),)
 
 
 def _find_endpoints(policy: NetworkPolicy, context: HostContext) -> list[tuple[CidrRule, int]]:

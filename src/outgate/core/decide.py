@@ -12,7 +12,8 @@ A flow is judged in this order, and the first that speaks decides:
 4. host name rules, for TCP to an address that this devbox learnt by a covered name. Whether the *flow* passes
    is up to the name in its handshake: the relay connects it to that host's own address, so the host named
    need not be the one that taught the address;
-5. nothing: denied.
+5. nothing: denied. Under a policy that only reports, it passes as :class:`ReportOnly`, unless the address is on the
+   floor (its private, shared and reserved ranges included), or it goes to a tunnel: those are judged as ever.
 """
 
 from collections.abc import Collection, Iterable
@@ -27,7 +28,7 @@ from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.flow import BadHandshake, Flow, Handshake, HostContext, HttpRequest, Opaque, TlsHello
 from outgate.model.names import DomainName
 from outgate.model.tunnels import is_key_of_account, parse_tunnel_name
-from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, RuleRef, Verdict
+from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, ReportOnly, RuleRef, Verdict
 
 __all__ = [
     "HostRule",
@@ -39,11 +40,14 @@ __all__ = [
     "decide_tunnel",
     "decide_tunnel_flow",
     "floor_class",
+    "is_reported",
     "prepare_policy",
+    "report",
 ]
 
 _DNS_OVER_TLS_OR_QUIC = 853  # RFC 7858 §3.1, RFC 9250 §4.1.1
 WEB_PORTS = (80, 443)
+_REPORT_RULE = RuleRef("enforcement", None, "report_only")
 
 
 def floor_class(address: IPAddress, context: HostContext) -> DenyReason | None:
@@ -59,12 +63,22 @@ def floor_class(address: IPAddress, context: HostContext) -> DenyReason | None:
     return fixed
 
 
+def report(policy: PreparedPolicy, deny: Deny) -> Deny | ReportOnly:
+    """``deny`` as it is carried out where the floor has no say: not at all, while the policy only reports."""
+    return ReportOnly(deny, _REPORT_RULE) if policy.is_report_only else deny
+
+
+def is_reported(policy: PreparedPolicy, address: IPAddress, context: HostContext) -> bool:
+    """Whether everything passes to ``address`` because the policy only reports."""
+    return policy.is_report_only and floor_class(normalise_address(address), context) is None
+
+
 def decide_lookup(policy: PreparedPolicy, name: DomainName, context: HostContext) -> Verdict:  # noqa: ARG001 - the four decisions share one shape
     """May the devbox look up ``name``?"""
     if policy.is_allow_all:
         return policy.allow_all
     rule = policy.find_host_rule(name)
-    return rule.allow if rule is not None else _deny_name(policy, name)
+    return rule.allow if rule is not None else report(policy, _deny_name(policy, name))
 
 
 def decide_tunnel(policy: PreparedPolicy, account_id: str, name: DomainName, context: HostContext) -> Verdict:
@@ -144,7 +158,8 @@ def decide_flow(policy: PreparedPolicy, flow: Flow, taught: Collection[DomainNam
         return by_cidr
     if address is not flow.address:
         flow = structs.replace(flow, address=address)
-    return _decide_by_names(policy, flow, floor, taught, context)
+    verdict = _decide_by_names(policy, flow, floor, taught, context)
+    return report(policy, verdict) if isinstance(verdict, Deny) and floor is None else verdict
 
 
 def _decide_by_names(
@@ -222,12 +237,13 @@ def _decide_address(
     if policy.is_allow_all:
         return policy.allow_all
     rule = policy.find_host_rule(name)
-    if rule is None:
-        return _deny_name(policy, name)
-    if floor is None or _in_zones((name,), context):
-        return rule.allow
-    if by_cidr is not None:
-        return by_cidr
+    if floor is None:
+        return rule.allow if rule is not None else report(policy, _deny_name(policy, name))
+    if rule is None and (by_cidr is not None or not policy.is_report_only):
+        return report(policy, _deny_name(policy, name))
+    opened = rule.allow if rule is not None and _in_zones((name,), context) else by_cidr
+    if opened is not None:
+        return opened
     near = _nearest_ref(policy, address)
     return Deny(floor, sentences.floor(policy.policy, address, floor, near, name), near)
 

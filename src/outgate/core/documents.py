@@ -14,6 +14,7 @@ from outgate.model.policy import (
     PORTS_PER_CIDR_MAX,
     CidrRule,
     EgressRules,
+    EnforcementMode,
     NetworkPolicy,
 )
 
@@ -40,8 +41,17 @@ def policy_from_document(document: PolicyDocument) -> tuple[NetworkPolicy, tuple
         allowed_hostnames=tuple(_parse_pattern(i, text) for i, text in enumerate(document.allowed_hostnames)),
         allowed_cidrs=tuple(_parse_cidr_rule(i, rule) for i, rule in enumerate(document.allowed_cidrs)),
     )
-    policy = NetworkPolicy(document.id, document.name, document.number, document.revision, egress)
+    mode = _parse_mode(document.enforcement)
+    policy = NetworkPolicy(document.id, document.name, document.number, document.revision, egress, mode)
     return policy, tuple(rule.grant for rule in document.allowed_cidrs)
+
+
+def _parse_mode(text: str) -> EnforcementMode:
+    try:
+        return EnforcementMode(text)
+    except ValueError:
+        known = " or ".join(EnforcementMode)
+        raise InvalidValueError(f"enforcement is {text[:80]!r}; write {known}.", field="enforcement") from None
 
 
 def _check_count(field: str, count: int, count_max: int) -> None:
@@ -90,6 +100,7 @@ def document_from_policy(policy: NetworkPolicy, grants: Sequence[int]) -> Policy
         name=policy.name,
         number=policy.number,
         revision=policy.revision,
+        enforcement=policy.enforcement.value,
         allow_all=egress.allow_all,
         allow_devbox_to_devbox=egress.allow_devbox_to_devbox,
         allow_agent_gateway=egress.allow_agent_gateway,

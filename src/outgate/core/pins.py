@@ -139,6 +139,10 @@ class PinTable:
         self._boxes: dict[str, _Box] = {}
         self._serials = count()
 
+    def __len__(self) -> int:
+        """How many pins there are, ended ones that were not taken away yet included."""
+        return sum(len(box.pins) for box in self._boxes.values())
+
     def teach(self, devbox_id: str, name: DomainName, address: IPAddress, ttl_s: float, now_s: float) -> PinChange:
         """``name`` resolved to ``address`` for this devbox, for ``ttl_s`` (clamped).
 

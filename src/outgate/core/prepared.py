@@ -9,7 +9,7 @@ from outgate.core.endpoints import opened_endpoints
 from outgate.core.match import PatternIndex, prepare_patterns
 from outgate.model.flow import HostContext
 from outgate.model.names import DomainName, HostPattern
-from outgate.model.policy import CidrRule, NetworkPolicy
+from outgate.model.policy import CidrRule, EnforcementMode, NetworkPolicy
 from outgate.model.verdict import Allow, AllowReason, RuleRef
 
 
@@ -33,6 +33,8 @@ class PreparedPolicy:
     is_devbox_to_devbox: bool
     devbox_to_devbox: Allow
     """The verdict on tunnels of the own account while ``is_devbox_to_devbox``."""
+    is_report_only: bool
+    """Whether what no rule allows passes, and is on record."""
     host_rules: tuple[HostRule, ...]
     host_index: PatternIndex
     cidr_allows: tuple[Allow, ...]
@@ -67,6 +69,7 @@ def prepare_policy(policy: NetworkPolicy, context: HostContext) -> PreparedPolic
         allow_all=Allow(AllowReason.ALLOW_ALL, RuleRef("allow_all"), sentences.allowed_by_all(policy)),
         is_devbox_to_devbox=policy.egress.allow_all or policy.egress.allow_devbox_to_devbox,
         devbox_to_devbox=_allow_devbox_to_devbox(policy),
+        is_report_only=policy.enforcement is EnforcementMode.REPORT_ONLY,
         host_rules=host_rules,
         host_index=prepare_patterns(rule.pattern for rule in host_rules),
         cidr_allows=tuple(Allow(AllowReason.CIDR, ref, sentences.covered_by(policy, ref)) for ref, _ in cidr_rules),

@@ -13,7 +13,7 @@ the way would deliver it to the one inside.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 from typing import Final
@@ -156,6 +156,7 @@ _STEPS6: Final = _flatten([(IPv6Network(text), reason) for text, reason in _TABL
 _CONDITIONAL4: Final = tuple(sorted(IPv4Network(text) for text, reason in _TABLE4 if reason not in ALWAYS_DENIED))
 _CONDITIONAL4_STARTS: Final = tuple(int(network.network_address) for network in _CONDITIONAL4)
 _UNIQUE_LOCAL: Final = IPv6Network("fc00::/7")
+_ALL6_LAST: Final = (1 << 128) - 1
 
 
 def normalise_address(address: IPAddress) -> IPAddress:
@@ -267,6 +268,42 @@ def embedding_networks(network: IPv4Network) -> tuple[IPv6Network, ...]:
         )
         for outer in _READABLE_PREFIXES
     )
+
+
+def special_spans() -> tuple[tuple[IPAddress, IPAddress], ...]:
+    """What :func:`classify` gives any class, as disjoint spans (first, last) in order: IPv4, then IPv6.
+
+    Of the embedding forms only those where a prefix matches the address inside; the others are classes of their own.
+    """
+    spans4 = _joined((first, last) for first, last, reason in _STEPS4.spans(0, _LOW32) if reason is not None)
+    inside = [
+        (outer_first << 96 - outer.prefixlen | int(outer.network_address), _last_behind(outer, outer_last))
+        for outer in _READABLE_PREFIXES
+        for outer_first, outer_last in spans4
+    ]
+    own = ((first, last) for first, last, reason in _STEPS6.spans(0, _ALL6_LAST) if reason is not None)
+    spans6 = _joined(sorted((*own, *inside)))
+    return (
+        *((IPv4Address(first), IPv4Address(last)) for first, last in spans4),
+        *((IPv6Address(first), IPv6Address(last)) for first, last in spans6),
+    )
+
+
+def _last_behind(outer: IPv6Network, value: int) -> int:
+    """The last address of the form that carries an IPv4 address ``value``."""
+    shift = 96 - outer.prefixlen
+    return int(outer.network_address) | value << shift | (1 << shift) - 1
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted spans with those made one that touch or overlap."""
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def always_denied_networks() -> tuple[IPv4Network | IPv6Network, ...]:

@@ -56,6 +56,11 @@ def allowed_by_all(policy: NetworkPolicy) -> str:
     return f"Everything is allowed by {show_policy(policy)}."
 
 
+def allowed_before(policy: NetworkPolicy) -> str:
+    """Why something passed that began before the rules are as they are."""
+    return f"A rule of an earlier revision of {show_policy(policy)} allowed it."
+
+
 def allowed_by_address(policy: NetworkPolicy, name: DomainName, rule: RuleRef) -> str:
     """Why something that names no host passes."""
     return (
@@ -121,9 +126,7 @@ def not_resolved(policy: NetworkPolicy, address: IPAddress, near: RuleRef | None
 
 def no_longer_covered(policy: NetworkPolicy, address: IPAddress, name: DomainName) -> str:
     """Why an address is denied whose name lost its rule."""
-    return (
-        f"{name} taught {address}, and {show_policy(policy)} does not cover it any more: add it to allowed_hostnames."
-    )
+    return f"{name} taught {address}, and {show_policy(policy)} does not cover that name: add it to allowed_hostnames."
 
 
 def protocol_needs_cidr(

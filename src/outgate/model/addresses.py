@@ -25,6 +25,14 @@ class Protocol(IntEnum):
     ICMPV6 = 58
 
 
+def protocol_word(number: int) -> str:
+    """A protocol as records say it: ``tcp``, or its number where it has no name here."""
+    return Protocol(number).name.lower() if number in _PROTOCOL_NUMBERS else str(number)
+
+
+_PROTOCOL_NUMBERS: Final = frozenset(Protocol)
+
+
 class CidrError(InvalidValueError):
     """A text is not a network that a rule may name; the message gives the canonical form."""
 

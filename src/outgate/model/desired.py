@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from outgate.model.measures import GateMeasures
+
 
 class PortDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One port range; ``protocol`` is ``TCP``, ``UDP`` or None for both."""
@@ -27,7 +29,7 @@ class CidrDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One policy revision."""
+    """One policy revision. ``enforcement`` is an EnforcementMode; one that the reader does not know denies all."""
 
     id: str
     name: str
@@ -40,6 +42,7 @@ class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     allow_runloop_mirrors: bool = False
     allowed_hostnames: tuple[str, ...] = ()
     allowed_cidrs: tuple[CidrDocument, ...] = ()
+    enforcement: str = "enforce"
 
 
 class DesiredPhase(StrEnum):
@@ -344,4 +347,4 @@ class GateWarning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     text: str
 
 
-GateToAgent = GateReady | GateApplied | GateRecords | GateWarning
+GateToAgent = GateReady | GateApplied | GateRecords | GateWarning | GateMeasures

@@ -11,6 +11,10 @@ GRANT_LAST = 0x3FFF_FFFF
 ENDPOINTS_BIT = 0x4000_0000
 """Set, without GRANT_ALL_BIT, in the grants of what an operator lists behind a policy's flags."""
 ENDPOINTS_EPOCHS = 64
+_REPORT_BITS = 0x7000_0000
+"""The flag that no endpoints have: set in the grants of what a policy that only reports let through."""
+REPORT_NUMBER_MAX = 0x0FFF_FFFF
+"""The highest policy number that such a grant has room for."""
 ENDPOINTS_NUMBER_MAX = 0x3F_FFFF
 """The highest policy number that such a grant has room for: four million."""
 MARK_RESET_SENT = 0xFFFF_FFFF
@@ -31,6 +35,16 @@ def grant_of_endpoints(policy_number: int, flag: int, epoch: int) -> int:
     if not 0 <= policy_number <= ENDPOINTS_NUMBER_MAX or not 0 <= flag < 3:
         raise ValueError(f"there is no grant for flag {flag} of policy number {policy_number}")
     return ENDPOINTS_BIT | flag << 28 | epoch % ENDPOINTS_EPOCHS << 22 | policy_number
+
+
+def grant_of_report(policy_number: int) -> int:
+    """The grant of flows that no rule of this policy allows, and that it lets through because it only reports.
+
+    Raises ValueError for a number that does not fit.
+    """
+    if not 0 <= policy_number <= REPORT_NUMBER_MAX:
+        raise ValueError(f"there is no grant of report for policy number {policy_number}")
+    return _REPORT_BITS | policy_number
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,6 +77,7 @@ class PolicyPlan:
 
     ``live`` holds every grant that is in force now; a flow whose mark is not live is judged again or
     reset. ``grant_all`` is in ``live`` exactly while ``allow_all`` is on (the cells are then empty).
+    Likewise the policy's grant of report while it only reports; flows under it live on when a rule covers them.
     """
 
     number: int
@@ -70,3 +85,8 @@ class PolicyPlan:
     live: frozenset[int]
     port_cells: tuple[PortCell, ...]
     address_cells: tuple[AddressCell, ...]
+
+    @property
+    def is_report_only(self) -> bool:
+        """Whether what no cell covers passes, too, and is on record."""
+        return self.number <= REPORT_NUMBER_MAX and grant_of_report(self.number) in self.live

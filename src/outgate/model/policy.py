@@ -1,7 +1,9 @@
 """Network policies: what an account allows its devboxes to reach."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Network
+from typing import Final
 
 from outgate.model.addresses import PortRange
 from outgate.model.names import HostPattern
@@ -9,6 +11,24 @@ from outgate.model.names import HostPattern
 HOSTNAMES_MAX = 1000
 CIDRS_MAX = 1000
 PORTS_PER_CIDR_MAX = 100
+EGRESS_FLAGS: Final = (
+    "allow_all",
+    "allow_devbox_to_devbox",
+    "allow_agent_gateway",
+    "allow_mcp_gateway",
+    "allow_runloop_mirrors",
+)
+"""The booleans of :class:`EgressRules`. Bodies, documents and command lines call them the same."""
+EGRESS_LISTS: Final = ("allowed_hostnames", "allowed_cidrs")
+"""Its lists: with the flags, all that opens anything."""
+
+
+class EnforcementMode(StrEnum):
+    """What becomes of what a policy's rules do not allow."""
+
+    ENFORCE = "enforce"
+    REPORT_ONLY = "report_only"
+    """It passes and is on record. The deny floor, tunnels and limits hold all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +76,4 @@ class NetworkPolicy:
     number: int
     revision: int
     egress: EgressRules
+    enforcement: EnforcementMode = EnforcementMode.ENFORCE

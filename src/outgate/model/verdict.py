@@ -22,6 +22,8 @@ class AllowReason(StrEnum):
     """A tunnel of the devbox's own account."""
     ADDRESS_BOUND = "address_bound"
     """Neither TLS nor HTTP on a port other than 80 and 443: allowed by the address that DNS taught."""
+    FORMER_RULE = "former_rule"
+    """A rule of an earlier revision let the flow begin; which one is not known any more."""
 
 
 class DenyReason(StrEnum):
@@ -115,6 +117,11 @@ class ReportOnly:
 
     would_be: Deny
     rule: RuleRef
+
+    @property
+    def sentence(self) -> str:
+        """That it passed, and why it would not have."""
+        return f"Let through, because the policy only reports. Enforced, it would be denied: {self.would_be.sentence}"
 
 
 Verdict = Allow | Deny | ReportOnly

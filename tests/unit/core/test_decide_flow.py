@@ -370,6 +370,8 @@ def test_every_reason_that_a_policy_can_give_has_a_case() -> None:
         D.WILDCARD_BUDGET, D.FLOOR_UNIQUE_LOCAL,
         # Tunnels' (test_decide_tunnels.py).
         A.DEVBOX_TO_DEVBOX, D.TUNNEL_NOT_ALLOWED, D.TUNNEL_OF_OTHERS, D.NO_TUNNEL,
+        # The agent's, of a flow whose policy is not known any more.
+        A.FORMER_RULE,
     }  # fmt: skip
     assert {case.reason for case in CASES.values()} == {*AllowReason, *DenyReason} - elsewhere
 
@@ -415,7 +417,7 @@ SENTENCES: dict[str, str] = {
         "through the devbox's own resolver, or add 8.8.8.8/32 to allowed_cidrs."
     ),
     "an address taught by a name that is not covered any more is denied": (
-        f"old.example taught 8.8.8.8, and {POLICY} does not cover it any more: add it to allowed_hostnames."
+        f"old.example taught 8.8.8.8, and {POLICY} does not cover that name: add it to allowed_hostnames."
     ),
     "UDP/443 to a taught address is denied as a protocol": (
         f"Host name rules of {POLICY} cover TCP only, and this is UDP port 443 of 8.8.8.8: "

@@ -11,7 +11,7 @@ from outgate.core.documents import document_from_policy, policy_from_document
 from outgate.errors import InvalidValueError
 from outgate.model.desired import CidrDocument, PolicyDocument, PortDocument
 from outgate.model.plan import GRANT_LAST
-from outgate.model.policy import EgressRules, NetworkPolicy
+from outgate.model.policy import EGRESS_FLAGS, EgressRules, NetworkPolicy
 from support.policies import make_policy, make_rule
 from support.strategies import cidr_rules, host_patterns
 
@@ -44,20 +44,11 @@ def test_a_document_becomes_a_policy_and_its_grants() -> None:
     assert [ports.end_port_given for ports in policy.egress.allowed_cidrs[0].ports] == [False, True]
 
 
-FLAGS = (
-    "allow_all",
-    "allow_devbox_to_devbox",
-    "allow_agent_gateway",
-    "allow_mcp_gateway",
-    "allow_runloop_mirrors",
-)
-
-
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", EGRESS_FLAGS)
 def test_each_flag_goes_there_and_back_by_itself(flag: str) -> None:
     sent = msgspec.structs.replace(document(), **{flag: True})
     policy, grants = policy_from_document(sent)
-    assert [name for name in FLAGS if getattr(policy.egress, name)] == [flag]
+    assert [name for name in EGRESS_FLAGS if getattr(policy.egress, name)] == [flag]
     assert document_from_policy(policy, grants) == sent
 
 

@@ -1,7 +1,9 @@
 """The plain values: how they read, and that their defaults are the narrowest."""
 
+import dataclasses
+
 from outgate.model.plan import GRANT_LAST, MARK_RESET_SENT, grant_of_allow_all
-from outgate.model.policy import EgressRules
+from outgate.model.policy import EGRESS_FLAGS, EGRESS_LISTS, EgressRules
 from outgate.model.verdict import RuleRef
 from support.policies import make_rule
 
@@ -9,6 +11,12 @@ from support.policies import make_rule
 def test_bare_egress_rules_allow_nothing() -> None:
     rules = EgressRules()
     assert not any(getattr(rules, field) for field in EgressRules.__slots__)
+
+
+def test_the_names_of_flags_and_lists_are_all_of_what_opens() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(EgressRules)}
+    assert [name for name, default in fields.items() if default is False] == list(EGRESS_FLAGS)
+    assert [name for name, default in fields.items() if default == ()] == list(EGRESS_LISTS)
 
 
 def test_a_cidr_rule_reads_as_network_and_ports() -> None:
