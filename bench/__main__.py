@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import control, flows, names, packets, streams
+from bench import control, flow_log, flows, names, packets, records, streams
 from bench.namespaces import run
 from bench.report import Row, show, write
 from bench.world import World, gateway_of, world
@@ -32,6 +32,8 @@ def measures(seen: World, stream_count: int) -> dict[str, Callable[[], list[Row]
         "idle": lambda: flows.idle_flows(seen, lambda: gate_rss_kib(seen.outgate.process.pid)),
         "names": lambda: names.name_lookups(seen, gateway_of(seen.devbox)),
         "packets": lambda: packets.many_devboxes(seen),
+        "records": lambda: records.kernel_records(seen),
+        "log": lambda: flow_log.long_log(seen.folder),
         "api": lambda: control.api(seen),
         "start": lambda: control.starts(seen),
         "tighten": lambda: control.tighten(seen),

@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.namespaces import Namespace
 from bench.report import Row
-from bench.world import FAR, World
+from bench.world import FAR, PORT_PLAIN, World
 from outgate.core.ranges import always_denied_networks
 from outgate.dataplane import netns
 from outgate.dataplane.driver import RouterState, link_devbox
@@ -27,19 +27,29 @@ DATAGRAMS = 200_000
 PORT_SINK = 9001
 
 
-def _state(layout: NetworkLayout, devboxes: int) -> RouterState:
+def layout_of_bench() -> NetworkLayout:
+    """Of the driver that the bench has beside Outgate's own."""
+    return choose_layout(INSTANCE, (), network4=POOL, has_ipv6=False)
+
+
+def state_of_bench(devboxes: int) -> RouterState:
+    """So many devboxes under one policy, which opens the far side's sink and its plain server."""
+    layout = layout_of_bench()
     far = int(IPv4Address(FAR))
-    cells = (PortCell(far, far, Protocol.UDP, PORT_SINK, PORT_SINK, GRANT),)
+    cells = (
+        PortCell(far, far, Protocol.TCP, PORT_PLAIN, PORT_PLAIN, GRANT),
+        PortCell(far, far, Protocol.UDP, PORT_SINK, PORT_SINK, GRANT),
+    )
     plan = PolicyPlan(NUMBER, grant_of_allow_all(NUMBER), frozenset({GRANT}), cells, ())
     links = [link_devbox(layout, slot, f"dbx_{slot}", NUMBER) for slot in range(devboxes)]
     return RouterState({NUMBER: plan}, {link.devbox_id: link for link in links})
 
 
 @contextmanager
-def _driver(host: str) -> Iterator[tuple[LinuxDriver, NetworkLayout]]:
+def bench_driver(host: str) -> Iterator[tuple[LinuxDriver, NetworkLayout]]:
     """A driver of its own in the host namespace; everything of it is gone at the end."""
     with netns.entered(host):
-        layout = choose_layout(INSTANCE, (), network4=POOL, has_ipv6=False)
+        layout = layout_of_bench()
         driver = LinuxDriver(layout, RulesetOptions(always_denied_networks(), 4096))
         try:
             driver.ensure_router()
@@ -52,15 +62,15 @@ def _driver(host: str) -> Iterator[tuple[LinuxDriver, NetworkLayout]]:
 def many_devboxes(world: World) -> list[Row]:
     """One-way UDP, so that sending, judging and delivering are all on one CPU; first 1 devbox, then DEVBOXES."""
     costs: dict[int, float] = {}
-    with _driver(world.host.name) as (driver, layout):
+    with bench_driver(world.host.name) as (driver, layout):
         box = Namespace(layout.devbox_namespace(0), world.load_tool)
         for count in (1, DEVBOXES):
-            driver.set(_state(layout, count))
+            driver.set(state_of_bench(count))
             runs = [box.load("udp", FAR, str(PORT_SINK), str(DATAGRAMS))["ns_per_packet"] for _ in range(5)]
             costs[count] = median(runs)
-        added = [_timed_add(driver, layout, count) for count in range(DEVBOXES, DEVBOXES + 5)]
-        driver.set(_state(layout, 1))
-        first = [_timed_add(driver, layout, count) for count in range(1, 11)]
+        added = [_timed_add(driver, count) for count in range(DEVBOXES, DEVBOXES + 5)]
+        driver.set(state_of_bench(1))
+        first = [_timed_add(driver, count) for count in range(1, 11)]
     detail = ", ".join(f"{count} devboxes {cost:.0f} ns" for count, cost in costs.items())
     return [
         Row(
@@ -82,8 +92,8 @@ def many_devboxes(world: World) -> list[Row]:
     ]
 
 
-def _timed_add(driver: LinuxDriver, layout: NetworkLayout, count: int) -> float:
+def _timed_add(driver: LinuxDriver, count: int) -> float:
     """Milliseconds that one more devbox takes, beside ``count`` that are there."""
     begin = time.perf_counter()
-    driver.set(_state(layout, count + 1))
+    driver.set(state_of_bench(count + 1))
     return (time.perf_counter() - begin) * 1e3

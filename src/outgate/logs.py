@@ -6,7 +6,7 @@ belongs to what a command prints.
 
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -14,7 +14,9 @@ import structlog
 from outgate import clock
 from outgate.settings import LogFormat, LogLevel
 
-_SECRET_KEYS: Final = frozenset({"api_key", "authorization", "database_url", "environment", "host_token", "token"})
+_SECRET_KEYS: Final = frozenset(
+    {"api_key", "authorization", "database_url", "environment", "host_token", "metrics_token", "token"}
+)
 """Keys whose values never reach a log, whoever passes them. ``environment`` holds devboxes' own secrets."""
 _HIDDEN: Final = "[hidden]"
 _VALUE_LENGTH_MAX: Final = 2048
@@ -22,6 +24,9 @@ _VALUE_LENGTH_MAX: Final = 2048
 
 LINES_A_MINUTE_MAX: Final = 100
 """Of one kind and process: some 30 MB a day if somebody provokes it all the time."""
+REQUESTS_A_MINUTE_MAX: Final = 6000
+"""Lines of requests with a valid key: some 2 MB."""
+_LINES_A_MINUTE: Final[Mapping[object, int]] = {"request": REQUESTS_A_MINUTE_MAX}
 _MINUTE_S: Final = 60.0
 _KINDS_MAX: Final = 1024
 """There are some hundred; the bound is for texts that somebody should not have used as a kind."""
@@ -64,7 +69,7 @@ def configure_logs(level: LogLevel, form: LogFormat, *, process: str) -> None:
 
 
 class LineLimit:
-    """At most :data:`LINES_A_MINUTE_MAX` lines of one kind a minute; what is left out is counted.
+    """At most :data:`LINES_A_MINUTE_MAX` lines of one kind a minute (of requests more); what is left out is counted.
 
     Some lines are written because of what a devbox or a client does, and it does that as often as it likes. As a
     processor of structlog, its kind is the event; debugging shows everything.
@@ -77,16 +82,16 @@ class LineLimit:
 
     def admit(self, kind: object) -> int | None:
         """None for a line that is left out; else how many of its kind were left out in the minute before."""
-        now_s = self._now_s()
+        now_s, lines_max = self._now_s(), _LINES_A_MINUTE.get(kind, LINES_A_MINUTE_MAX)
         began_s, lines = self._kinds.get(kind, (now_s, 0))
         left_out = 0
         if now_s - began_s >= _MINUTE_S:
-            left_out = max(0, lines - LINES_A_MINUTE_MAX)
+            left_out = max(0, lines - lines_max)
             began_s, lines = now_s, 0
         if len(self._kinds) >= _KINDS_MAX and kind not in self._kinds:
             self._kinds.clear()
         self._kinds[kind] = (began_s, lines + 1)
-        return None if lines >= LINES_A_MINUTE_MAX else left_out
+        return None if lines >= lines_max else left_out
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
         """The event, with ``left_out`` where lines of its kind were. Raises structlog.DropEvent for one too many."""

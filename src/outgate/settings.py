@@ -164,7 +164,14 @@ def _parse_public_url(value: object) -> object:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-_SECRET_FIELDS: Final = frozenset({"api_key", "database_url"})
+def _parse_collector(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    path = urlsplit(value).path.rstrip("/")
+    return f"{_parse_public_url(value.removesuffix('/').removesuffix(path))}{path}"
+
+
+_SECRET_FIELDS: Final = frozenset({"api_key", "database_url", "metrics_token"})
 _MISSPELLED_SIMILARITY: Final = 0.85
 """One or two letters of a name: OUTGATE_DEFAULT_POLCY is a mistake, OUTGATE_SERVICE_HOST is not ours."""
 
@@ -260,7 +267,8 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)] = (
         _setting(
             (),
-            "Reverse proxies before the API, whose `X-Forwarded-For` says who the client is.",
+            "Reverse proxies before the API, whose `X-Forwarded-For` says who the client is, and `X-Forwarded-Proto` "
+            "whether it came by TLS.",
             "addresses or networks with commas between them, for example 10.0.0.7,fd00::/64",
         )
     )
@@ -355,6 +363,33 @@ class Settings(BaseSettings):
     )
     flow_days_max: int = _setting(
         7, "Days for which records of decisions are kept.", "a number from 1 to 3650", ge=1, le=3650
+    )
+    webhooks_max: int = _setting(20, "Webhooks an account may have.", "a number from 1 to 1000", ge=1, le=1000)
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)] = (
+        _setting(
+            (),
+            "Private networks in which webhooks may be; an address of this host must be listed by itself. Unset: public"
+            " addresses only.",
+            "addresses or networks with commas between them, for example 10.0.0.0/8,192.0.2.7",
+        )
+    )
+    webhook_http_hosts: Names = _setting(
+        (),
+        "Hosts to which webhooks may be delivered by plain `http`: what they are told can be read on the way.",
+        "host names or addresses with commas between them, for example hooks.corp.example",
+    )
+    metrics_token: SecretStr | None = _setting(
+        None,
+        "Who shows it as a bearer token may read `/metrics`. Unset: whoever asks on this host itself, by 127.0.0.1 or"
+        " ::1 and through no proxy.",
+        "at least 16 characters",
+        min_length=16,
+    )
+    otel_endpoint: Annotated[str | None, BeforeValidator(_parse_collector)] = _setting(
+        None,
+        "An OpenTelemetry collector, which gets a span of each request and a log record of each decision by"
+        " OTLP/HTTP. Unset: none. Needs the extra `outgate[otel]`.",
+        "http or https, a host, and maybe a path, for example http://127.0.0.1:4318",
     )
     gates: int = _setting(1, "Gate processes. One is what this version has.", "1", ge=1, le=1)
     log_level: LogLevel = _setting(

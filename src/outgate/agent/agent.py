@@ -20,18 +20,24 @@ from outgate.agent.enforcer import Enforcer, Gate
 from outgate.agent.entrypoints import Entrypoints
 from outgate.agent.executions import Executions
 from outgate.agent.files import Files
+from outgate.agent.flow_owners import FlowOwners
+from outgate.agent.flow_table import note_flow_table
 from outgate.agent.flowlog import FlowLog, FlowSink
 from outgate.agent.gate_process import GateEvents
 from outgate.agent.health import Health, WarningCode
+from outgate.agent.kernel_flows import KernelFlows
 from outgate.agent.kernel_thread import KernelThread
+from outgate.agent.measuring import AgentCounts, HostMeter, MeasureSink
 from outgate.agent.mounts import ObjectSource
 from outgate.agent.observation import Sandboxes, is_in_namespace
+from outgate.agent.prepared import PreparedDocuments
 from outgate.agent.record import RecordStore, Stage
 from outgate.agent.reporter import HostApi, Reporter
 from outgate.agent.snapshots import Snapshots
 from outgate.agent.steps import Host
 from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.driver import Denials, Driver
+from outgate.dataplane.flow_table import FlowTableFill
 from outgate.dataplane.layout import NetworkLayout
 from outgate.errors import OutgateError
 from outgate.model.desired import (
@@ -44,6 +50,7 @@ from outgate.model.desired import (
     ObservedDevbox,
 )
 from outgate.model.flow import HostContext
+from outgate.model.measures import GateMeasures
 from outgate.runtime.base import Runtime, SandboxError
 
 KERNEL_INTERVAL_S: Final = 3.0
@@ -86,7 +93,11 @@ class AgentNeeds:
     records: RecordStore
     url: str
     capacity: HostCapacity | None = None
+    measures: MeasureSink | None = None
+    """Who hears of what is counted, if anybody does."""
     identify_router: Callable[[], object] = lambda: None
+    observe_flow_table: Callable[[], FlowTableFill | None] = lambda: None
+    """How full the router's table of tracked flows is; called in ``kernel``."""
     check_namespace: NamespaceCheck = is_in_namespace
     on_step: StepObserver = ignore_step
 
@@ -99,6 +110,12 @@ class Agent(GateEvents):
         self._log = structlog.get_logger("agent")
         boot_id = secrets.token_hex(8)
         self._flows = FlowLog(needs.flows, boot_id)
+        self._counts = AgentCounts()
+        prepared = PreparedDocuments(needs.context)
+        self._denial_records = DenialRecords(needs.layout, prepared, needs.context)
+        self._flow_owners = FlowOwners(needs.layout, prepared, needs.context)
+        self._kernel_flows = KernelFlows(self._flow_owners, self._flows)
+        self._meter = HostMeter(self._counts, self._flows, boot_id, needs.measures)
         self.executions = Executions(needs.runtime)
         self.files = Files(needs.runtime)
         self.snapshots = Snapshots(needs.runtime)
@@ -115,6 +132,8 @@ class Agent(GateEvents):
             events=self,
             context=needs.context,
             on_step=needs.on_step,
+            on_target=self._kernel_flows.learn,
+            counts=self._counts,
         )
         self._reporter = Reporter(
             needs.api, self, self._health, boot_id=boot_id, url=needs.url, capacity=needs.capacity
@@ -135,7 +154,6 @@ class Agent(GateEvents):
             on_step=needs.on_step,
         )
         self._devboxes = Devboxes(host, needs.check_namespace)
-        self._denial_records = DenialRecords(needs.layout, needs.context)
         self._denials: Denials | None = None
         self._denials_lost = 0
         self._router: object = None
@@ -160,6 +178,7 @@ class Agent(GateEvents):
                     self._reporter.run_reports(),
                     self._reporter.run_polls(),
                     self._flows.run(),
+                    self._meter.run(),
                     # Apart, so that none waits for another that hangs.
                     _again_and_again(KERNEL_INTERVAL_S, self._observe_kernel),
                     _again_and_again(OBSERVE_INTERVAL_S, self._observe_sandboxes),
@@ -224,6 +243,8 @@ class Agent(GateEvents):
         for code in self._gate_warnings:
             self._health.clear(code)
         self._gate_warnings.clear()
+        self._meter.gate = None
+        self._counts.gate_restarts += 1
         self._health.raise_warning(WarningCode.GATE_DOWN, f"The gate is down ({why}); it is being started again.")
         self._note_readiness()
         # Those who wait for it keep waiting; what was enforced is enforced (see the enforcer's text).
@@ -231,7 +252,12 @@ class Agent(GateEvents):
 
     def on_records(self, batch: GateRecords) -> None:
         """Decisions of the gate."""
+        self._counts.gate_records_dropped += batch.dropped
         self._flows.add(batch.records, batch.dropped)
+
+    def on_measures(self, measures: GateMeasures) -> None:
+        """The gate's own counts."""
+        self._meter.gate = measures
 
     def on_warning(self, warning: GateWarning) -> None:
         """The gate is degraded, or well again."""
@@ -277,12 +303,15 @@ class Agent(GateEvents):
     async def _observe_kernel(self) -> None:
         driver = self._needs.driver
         try:
-            drift, addresses = await self._needs.kernel.run(
-                lambda: (driver.observe_drift(), driver.observe_host_addresses())
+            drift, addresses, fill = await self._needs.kernel.run(
+                lambda: (driver.observe_drift(), driver.observe_host_addresses(), self._needs.observe_flow_table())
             )
+            if fill is not None:
+                note_flow_table(self._health, fill)
             self._note_drift(drift)
             self._enforcer.set_host_addresses(addresses)
-            self._denial_records.context = replace(self._needs.context, host_addresses=addresses)
+            context = replace(self._needs.context, host_addresses=addresses)
+            self._denial_records.context = self._flow_owners.context = context
             await self._follow_router()
         except (OutgateError, OSError) as error:
             self._health.raise_warning(WarningCode.DRIFT_UNKNOWN, f"The kernel's rules cannot be read back: {error}")
@@ -292,6 +321,7 @@ class Agent(GateEvents):
     def _note_drift(self, drift: tuple[str, ...]) -> None:
         if drift:
             self._clean_observations = 0
+            self._counts.drift_repairs += 1
             text = f"Somebody changed what Outgate set; it is set again: {' '.join(drift)}"
             self._health.raise_warning(WarningCode.DRIFT_REPAIRED, text)
             self._enforcer.set_again()
@@ -311,8 +341,10 @@ class Agent(GateEvents):
         self._router = router
         self._denials = await self._needs.kernel.run(self._needs.driver.denials)
         asyncio.get_running_loop().add_reader(self._denials.fileno(), self._read_denials)
+        self._kernel_flows.listen(await self._needs.kernel.run(self._needs.driver.flow_events))
 
     def _stop_listening(self) -> None:
+        self._kernel_flows.stop()
         if self._denials is not None:
             asyncio.get_running_loop().remove_reader(self._denials.fileno())
             self._denials.close()

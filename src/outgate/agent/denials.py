@@ -1,30 +1,24 @@
 """What the kernel refused, as records: the rule and the reason are decided again, by the one place that decides."""
 
-from typing import Final
-
+from outgate.agent.prepared import PreparedDocuments
 from outgate.agent.target import Placement
 from outgate.core.decide import decide_flow
-from outgate.core.documents import policy_from_document
-from outgate.core.prepared import PreparedPolicy, prepare_policy
 from outgate.dataplane.driver import Denial
 from outgate.dataplane.layout import NetworkLayout
-from outgate.model.addresses import Protocol
+from outgate.model.addresses import protocol_word
 from outgate.model.desired import FlowRecord, PolicyDocument
 from outgate.model.flow import Flow, HostContext
 from outgate.model.verdict import Deny, DenyReason, EnforcementPoint, Verdict
-
-_PREPARED_MAX: Final = 256
-"""Policies kept ready; more than that at once are rarely denying, and a miss costs some milliseconds."""
 
 
 class DenialRecords:
     """Turns the kernel's denials into records. The kernel already limits how many of them a devbox causes."""
 
-    def __init__(self, layout: NetworkLayout, context: HostContext) -> None:
+    def __init__(self, layout: NetworkLayout, prepared: PreparedDocuments, context: HostContext) -> None:
         self.context = context
         """Replaced when the host's addresses change."""
         self._slot_of = {layout.link(slot): slot for slot in range(layout.slots_max)}
-        self._prepared: dict[str, tuple[PolicyDocument, PreparedPolicy]] = {}
+        self._prepared = prepared
 
     def make(self, denial: Denial, placement: Placement, document: PolicyDocument, now_ms: int) -> FlowRecord:
         """The record of one denial in the devbox of ``placement``, whose policy is ``document``."""
@@ -42,7 +36,7 @@ class DenialRecords:
             rule="" if refused is None or refused.rule is None else str(refused.rule),
             address=str(denial.destination),
             port=denial.destination_port or 0,
-            protocol=_protocol_name(denial.protocol),
+            protocol=protocol_word(denial.protocol),
         )
 
     def slot_of(self, link: str) -> int | None:
@@ -50,15 +44,9 @@ class DenialRecords:
         return self._slot_of.get(link)
 
     def _judge(self, denial: Denial, document: PolicyDocument) -> Verdict:
-        known = self._prepared.get(document.id)
-        if known is None or known[0] != document:
-            policy, _grants = policy_from_document(document)
-            if len(self._prepared) >= _PREPARED_MAX:
-                del self._prepared[next(iter(self._prepared))]
-            known = self._prepared[document.id] = (document, prepare_policy(policy, self.context))
         flow = Flow(denial.protocol, denial.destination, denial.destination_port)
         # What a name taught goes to the relay and not through here, so no names are passed.
-        return decide_flow(known[1], flow, (), self.context)
+        return decide_flow(self._prepared.prepare(document).policy, flow, (), self.context)
 
 
 def _reason_of_allowed(denial: Denial) -> DenyReason:
@@ -70,7 +58,3 @@ def _sentence_of_allowed(denial: Denial) -> str:
         return f"The devbox already has as many flows open as one devbox may; {denial.destination} was not reached."
     # Denied by the rules before an update, or a packet of no flow that was ever begun.
     return f"{denial.destination} is allowed now, but this packet began no flow that the rules of its moment allowed."
-
-
-def _protocol_name(number: int) -> str:
-    return Protocol(number).name.lower() if number in set(Protocol) else str(number)

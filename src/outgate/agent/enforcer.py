@@ -17,15 +17,17 @@ A devbox is *filtered* only when both halves have confirmed it, the gate in its 
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
 import structlog
 
+from outgate import clock
 from outgate.agent.aborts import Aborts
 from outgate.agent.gate_process import GateClosedError, GateState
 from outgate.agent.health import Health, WarningCode
 from outgate.agent.kernel_thread import KernelThread
+from outgate.agent.measuring import AgentCounts
 from outgate.agent.target import (
     EnforcedPolicy,
     GateView,
@@ -90,10 +92,14 @@ class Enforcer:
         events: EnforcerEvents,
         context: HostContext,
         on_step: StepObserver = ignore_step,
+        on_target: Callable[[Target], None] = lambda _target: None,
+        counts: AgentCounts | None = None,
     ) -> None:
-        self._on_step = on_step
+        """``on_target`` hears of every target before the kernel does."""
+        self._on_step, self._on_target = on_step, on_target
         self._driver, self._thread, self._gate, self._layout = driver, kernel, gate, layout
         self._health, self._events, self._context = health, events, context
+        self._counts = counts or AgentCounts()
         self._aborts = Aborts(driver, self._live_grants)
         self._log = structlog.get_logger("enforcer")
         self._work = asyncio.Event()
@@ -220,6 +226,7 @@ class Enforcer:
             await self._round()
         except (DriverError, InvalidValueError, OSError) as error:
             self._failed_rounds += 1
+            self._counts.rounds_failed += 1
             self._log.error("round_failed", error=str(error), failed_rounds=self._failed_rounds)
             self._health.raise_warning(
                 WarningCode.KERNEL_FAILING,
@@ -230,12 +237,15 @@ class Enforcer:
         self._health.clear(WarningCode.KERNEL_FAILING)
 
     async def _round(self) -> None:
+        began_s, kernel, gate_view = clock.monotonic_s(), self._kernel, self._gate_view
         wanted = await self._wanted_target()
         linked = self._adopted if self._kernel is None else self._kernel.placements.keys()
         target = bound_link_changes(linked, wanted)
         await self._tell_gate(target, target.placements.keys() & linked)
         applied = await self._set_kernel(target)
         await self._tell_gate(target, target.placements.keys() - applied.failures.keys())
+        if self._kernel is not kernel or self._gate_view is not gate_view:
+            self._counts.apply_round.observe(clock.monotonic_s() - began_s)
         self._finish_round(target, is_whole=target is wanted)
 
     async def _wanted_target(self) -> Target:
@@ -253,6 +263,7 @@ class Enforcer:
         else:
             self._health.clear(WarningCode.POLICY_CUT_OFF)
         self._report_denied(policies)
+        self._report_reporting(policies)
         return Target(revision, policies, placements, self._host_addresses)
 
     async def _prepare(self, document: PolicyDocument) -> EnforcedPolicy:
@@ -296,13 +307,23 @@ class Enforcer:
         else:
             self._health.clear(WarningCode.POLICY_DENIED)
 
+    def _report_reporting(self, policies: Mapping[str, EnforcedPolicy]) -> None:
+        reporting = sorted(policy_id for policy_id, policy in policies.items() if policy.plan.is_report_only)
+        if reporting:
+            self._health.raise_warning(
+                WarningCode.POLICY_REPORT_ONLY,
+                f"These policies do not hold their devboxes back, they only report: {', '.join(reporting)}.",
+            )
+        else:
+            self._health.clear(WarningCode.POLICY_REPORT_ONLY)
+
     async def _tell_gate(self, target: Target, devbox_ids: Collection[str]) -> None:
         """Give the gate the target with these devboxes. A gate that is closed, or closes now, needs nothing."""
         wanted = gate_view(target, self._layout, devbox_ids)
         frame = gate_delta(self._known_gate_view(), wanted, target.revision)
         if frame is None or self._gate.state is GateState.CLOSED:
             return
-        epoch = self._gate.epoch
+        epoch, began_s = self._gate.epoch, clock.monotonic_s()
         try:
             await self._gate.apply(frame)
         except GateClosedError as error:
@@ -310,6 +331,7 @@ class Enforcer:
             self._log.warning("gate_not_told", why=error.message, revision=target.revision)
             return
         self._gate_view = (epoch, wanted)
+        self._counts.apply_gate.observe(clock.monotonic_s() - began_s)
         self._on_step(ApplyStep.GATE_TOLD)
 
     async def _set_kernel(self, target: Target) -> Applied:
@@ -318,11 +340,14 @@ class Enforcer:
         if not is_change:
             return Applied()
         self._must_set = False
+        self._on_target(target)
+        began_s = clock.monotonic_s()
         try:
             applied = await self._thread.run(lambda: self._driver.set(state))
         except Exception:
             self._must_set = True
             raise
+        self._counts.apply_kernel.observe(clock.monotonic_s() - began_s)
         self._on_step(ApplyStep.KERNEL_SET)
         before = self._kernel if self._kernel is not None else target
         self._kernel, self._kernel_state, self.failures = target, state, applied.failures

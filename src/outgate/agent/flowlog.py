@@ -20,7 +20,9 @@ import structlog
 from msgspec import structs
 
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError
+from outgate.core.measuring import DecisionCounts
 from outgate.model.desired import FlowBatch, FlowRecord
+from outgate.model.verdict import EnforcementPoint
 
 _PENDING_MAX: Final = 8192
 """Different records that wait: some 8 MiB, and what a busy host decides in a few seconds."""
@@ -56,28 +58,43 @@ class FlowLog:
         self._pending_of: Counter[str] = Counter()
         self._dropped = 0
         self._sent = 0
+        self.decisions = DecisionCounts()
+        """Those of the kernel; the gate counts its own, also those that it does not tell of."""
+        self.sent_ever = self.dropped_ever = self.lost_before_ever = 0
+        """Records since the start; the last are those that did not even come here."""
         self._grown = asyncio.Event()
         self._log = structlog.get_logger("flow")
+
+    @property
+    def queued(self) -> int:
+        """Records that wait to be sent."""
+        return len(self._pending)
 
     def add(self, records: Iterable[FlowRecord], dropped: int = 0) -> None:
         """Have ``records`` sent, and log them at debug level; ``dropped`` more were lost on the way here."""
         is_logged = self._log.is_enabled_for(logging.DEBUG)
         for record in records:
             self._gather(record)
+            if record.point == EnforcementPoint.KERNEL and record.bytes_out is None:
+                self.decisions.add(EnforcementPoint.KERNEL, record.verdict, record.reason, record.count)
             if is_logged:
                 self._log.debug("flow", **_line_of(record))
-        if dropped:
-            self._dropped += dropped
-            self._log.warning("flows_dropped", count=dropped)
+        self._dropped += dropped
+        self.lost_before_ever += dropped
         self._grown.set()
+
+    def has_room(self, devbox_id: str) -> bool:
+        """Whether a new record of this devbox would be taken. If not, counting it spares the work of making it."""
+        return len(self._pending) < _PENDING_MAX and self._pending_of.get(devbox_id, 0) < _PER_DEVBOX_MAX
 
     def _gather(self, record: FlowRecord) -> None:
         key = _key_of(record)
         known = self._pending.get(key)
         if known is not None:
             self._pending[key] = _merged(known, record)
-        elif len(self._pending) >= _PENDING_MAX or self._pending_of[record.devbox_id] >= _PER_DEVBOX_MAX:
+        elif not self.has_room(record.devbox_id):
             self._dropped += 1
+            self.dropped_ever += 1
         else:
             self._pending[key] = record
             self._pending_of[record.devbox_id] += 1
@@ -99,6 +116,8 @@ class FlowLog:
         self._pending_of = +self._pending_of
         self._sent += 1
         dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self._log.warning("flows_dropped", count=dropped)
         return FlowBatch(self._boot_id, self._sent, tuple(taken.values()), dropped)
 
     async def _send(self, batch: FlowBatch) -> None:
@@ -111,9 +130,11 @@ class FlowLog:
                 if error.status in _HOPELESS:
                     self._log.error("flows_refused", count=len(batch.records), why=error.message)
                     self._dropped += len(batch.records) + batch.dropped
+                    self.dropped_ever += len(batch.records)
                     return
                 self._log.info("flows_wait", why=error.message)
             else:
+                self.sent_ever += len(batch.records)
                 return
             await asyncio.sleep(_RETRY_S)
 
@@ -140,12 +161,16 @@ def _merged(known: FlowRecord, record: FlowRecord) -> FlowRecord:
     """Both as one: from the first to the last, with the sums of what they counted."""
     return structs.replace(
         record,
-        began_ms=known.time_ms if known.began_ms is None else known.began_ms,
+        began_ms=min(_began_ms(known), _began_ms(record)),
         count=known.count + record.count,
         bytes_out=_sum(known.bytes_out, record.bytes_out),
         bytes_in=_sum(known.bytes_in, record.bytes_in),
         duration_ms=_sum(known.duration_ms, record.duration_ms),
     )
+
+
+def _began_ms(record: FlowRecord) -> int:
+    return record.time_ms if record.began_ms is None else record.began_ms
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -22,6 +22,7 @@ from outgate.dataplane.gate_config import GateConfig
 from outgate.dataplane.gate_control import ControlError, decode_from_gate, encode_frame
 from outgate.errors import OutgateError
 from outgate.model.desired import GateApplied, GateApply, GateReady, GateRecords, GateToAgent, GateWarning
+from outgate.model.measures import GateMeasures
 
 READY_WAIT_S: Final = 10.0
 """Interpreter start and imports take 0.3 s on an idle machine; ten such machines share one in tests."""
@@ -70,6 +71,9 @@ class GateEvents:
 
     def on_records(self, batch: GateRecords) -> None:
         """Decisions were carried out."""
+
+    def on_measures(self, measures: GateMeasures) -> None:
+        """What the gate counted since its start."""
 
     def on_warning(self, warning: GateWarning) -> None:
         """Something in the gate is degraded, or well again."""
@@ -219,6 +223,8 @@ class GateProcess:
                     self._answer.set_result(frame)
             case GateRecords():
                 self._events.on_records(frame)
+            case GateMeasures():
+                self._events.on_measures(frame)
             case GateWarning():
                 self._events.on_warning(frame)
             case GateReady():

@@ -25,11 +25,13 @@ class WarningCode(StrEnum):
     DRIFT_UNKNOWN = "drift_unknown"
     POLICY_DENIED = "policy_denied"
     POLICY_CUT_OFF = "policy_cut_off"
+    POLICY_REPORT_ONLY = "policy_report_only"
     API_UNREACHABLE = "api_unreachable"
     RUNTIME_FAILING = "runtime_failing"
     STATE_UNWRITABLE = "state_unwritable"
     RECORD_UNREADABLE = "record_unreadable"
     SLOTS_EXHAUSTED = "slots_exhausted"
+    FLOW_TABLE_FILLING = "flow_table_filling"
 
 
 class Health:

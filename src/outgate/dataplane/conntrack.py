@@ -6,17 +6,17 @@ so callers walk seldom: once per revocation, twice per devbox that ends.
 
 import errno
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from types import TracebackType
-from typing import Final, Self
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from outgate.dataplane.netlink import (
+    NETLINK_NETFILTER,
     NLA_F_NESTED,
     Message,
+    NetlinkClient,
     NetlinkError,
-    NetlinkSocket,
     attribute,
     nest,
     parse_attributes,
@@ -25,7 +25,6 @@ from outgate.dataplane.netlink import (
 )
 from outgate.model.addresses import IPAddress
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 1 << 8
 _CT_GET, _CT_DELETE = 1, 2
 _AF_UNSPEC, _AF_INET, _AF_INET6 = 0, 2, 10
@@ -61,23 +60,11 @@ class TrackedFlow:
     key: bytes = field(default=b"", compare=False, repr=False)
 
 
-class Conntrack:
+class Conntrack(NetlinkClient):
     """The conntrack table of the network namespace the calling thread is in when this is made."""
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(_NETLINK_NETFILTER)
-
-    def close(self) -> None:
-        """Give the socket back. May be called twice."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().__init__(NETLINK_NETFILTER)
 
     def find_by_mark(self, marks: Collection[int]) -> list[TrackedFlow]:
         """The flows that carry one of ``marks``. Raises NetlinkError."""
@@ -135,7 +122,11 @@ class Conntrack:
 
 def parse_flow(message: Message) -> TrackedFlow | None:
     """A flow out of a dump; None for one without addresses. Raises NetlinkError if it is malformed."""
-    parts = parse_attributes(message.payload[4:])
+    return flow_from_attributes(parse_attributes(message.payload[4:]))
+
+
+def flow_from_attributes(parts: Mapping[int, bytes]) -> TrackedFlow | None:
+    """As :func:`parse_flow`, from the attributes of a message."""
     original = parse_attributes(parts.get(_TUPLE_ORIG, b""))
     addresses = parse_attributes(original.get(_TUPLE_IP, b""))
     protocol = parse_attributes(original.get(_TUPLE_PROTO, b""))
@@ -144,11 +135,19 @@ def parse_flow(message: Message) -> TrackedFlow | None:
     if source is None or destination is None:
         return None
     return TrackedFlow(
-        source=ip_address(source),
-        destination=ip_address(destination),
+        source=_parse_address(source),
+        destination=_parse_address(destination),
         protocol=int.from_bytes(protocol.get(_PROTO_NUM, b""), "big"),
         source_port=int.from_bytes(protocol.get(_PROTO_SRC_PORT, b""), "big"),
         destination_port=int.from_bytes(protocol.get(_PROTO_DST_PORT, b""), "big"),
         mark=int.from_bytes(parts.get(_MARK, b""), "big"),
         key=parts[_TUPLE_ORIG],
     )
+
+
+def _parse_address(content: bytes) -> IPAddress:
+    if len(content) == 4:
+        return IPv4Address(content)
+    if len(content) == 16:
+        return IPv6Address(content)
+    raise NetlinkError(0, "reading a tracked flow", detail=f"an address of {len(content)} bytes")

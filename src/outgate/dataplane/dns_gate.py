@@ -7,8 +7,10 @@ It knows no socket: a query comes in as bytes with its devbox and a :class:`Clie
 3. under ``allow_all`` the question is asked upstream whatever it is, and the answer relayed. Nothing is pinned and
    nothing counts as taught: the kernel lets such flows pass by themselves, and a policy that becomes narrower
    resets them all, so the devbox has to look names up again;
-4. a name that the policy does not cover gets NXDOMAIN with the reason, and nothing leaves the host;
-5. of an allowed name only addresses are asked for; every other type is answered empty;
+4. a name that the policy does not cover gets NXDOMAIN with the reason, and nothing leaves the host; where the policy
+   only reports, the name is asked for like a covered one, so that flows to its addresses can be told by its name;
+5. of an allowed name only addresses are asked for; every other type is answered empty. Where the policy only reports,
+   all other types are relayed as under ``allow_all``, but those that would take clients past their handshake's name;
 6. each address is judged (the deny floor), pinned in the kernel, and only then the answer goes out.
 
 A decision is taken under one state of the table. If the table changed while a question was under way, its answer is
@@ -23,18 +25,20 @@ from typing import Final, Protocol
 
 import msgspec
 
-from outgate.core.decide import decide_lookup, decide_teach, decide_tunnel
+from outgate.core.decide import decide_lookup, decide_teach, decide_tunnel, report
+from outgate.core.measuring import LatencyCounts
 from outgate.core.pins import PinKey
 from outgate.core.ranges import normalise_address
 from outgate.dataplane.dns_cache import Question, StoredAnswer
 from outgate.dataplane.dns_log import LookupLog
 from outgate.dataplane.dns_lookup import Lookups, UpstreamFailure, unpack_address
+from outgate.dataplane.gate_measures import GateLatencies
 from outgate.dataplane.gate_table import DevboxEntry, GateTable
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.pin_writer import PinPlace, PinWriter
 from outgate.model.addresses import IPAddress
 from outgate.model.names import DomainName
-from outgate.model.verdict import Deny, DenyReason
+from outgate.model.verdict import Deny, DenyReason, Verdict
 from outgate.wire.dns import (
     ADDRESS_BYTES,
     CLASS_IN,
@@ -57,6 +61,8 @@ READY_S: Final = 1.0
 """How long a rendered reply is used again: the TTLs it shows are never older than this."""
 
 
+_PAST_NAMES: Final = frozenset({64, 65})
+"""SVCB and HTTPS (RFC 9460): with their keys a client hides the name in its handshake (ECH), which would go unread."""
 TUNNEL_TTL_S: Final = 60
 """The address never changes; what may be done with it is judged with each connection."""
 
@@ -80,18 +86,25 @@ class Client(Protocol):
 
 
 class _Request(msgspec.Struct, gc=False):
-    """One query on its way. ``name`` is set once it is known to be a host name that the policy covers."""
+    """One query on its way. ``name`` is set once it is known to be a host name that the policy covers.
+
+    ``latency`` is where its answer will be counted, from the beginning of the turn that read it.
+    """
 
     query: Query
     entry: DevboxEntry
     client: Client
+    loop: Loop
+    began_s: float
+    latency: LatencyCounts
     name: DomainName | None = None
 
     def reply(self, message: bytes, ready_s: float) -> None:
         self.client.reply(self.query, message, ready_s)
+        self.latency.observe(self.loop.read_clock() - self.began_s)
 
     def fail(self, code: ResponseCode, error: ExtendedError, text: str) -> None:
-        self.client.reply(self.query, render_negative(self.query, code, error, text), 0)
+        self.reply(render_negative(self.query, code, error, text), 0)
 
 
 class _Lesson(msgspec.Struct, frozen=True, gc=False):
@@ -118,16 +131,23 @@ class DnsGate:
         *,
         denied_answer: DeniedAnswer = DeniedAnswer.NXDOMAIN,
         tunnel_domain: DomainName | None = None,
+        latencies: GateLatencies | None = None,
     ) -> None:
         self._loop = loop
         self._table = table
         self._lookups = lookups
         self._writer = writer
         self._log = log
+        self._latencies = latencies or GateLatencies()
         self._denied_code = ResponseCode[denied_answer.name]
         self._tunnel_suffix = None if tunnel_domain is None else wire_name(tunnel_domain)
         self._outstanding: Counter[str] = Counter()
         self._lessons: dict[tuple[str, Question], _Lesson] = {}
+
+    @property
+    def lookups_open(self) -> int:
+        """Queries that wait for upstream."""
+        return self._outstanding.total()
 
     def forget(self) -> None:
         """The table or its pins changed: what was judged and taught has to be judged and taught again."""
@@ -142,7 +162,7 @@ class DnsGate:
             if query_id is not None:
                 client.reply(None, render_refusal(query_id, error.response_code), 0)
             return
-        self._judge(_Request(query, entry, client))
+        self._judge(_Request(query, entry, client, self._loop, self._loop.now(), self._latencies.dns_cached))
 
     def _judge(self, request: _Request) -> None:
         query, entry = request.query, request.entry
@@ -151,14 +171,17 @@ class DnsGate:
         elif self._tunnel_suffix is not None and query.wire_name.endswith(self._tunnel_suffix):
             self._judge_tunnel(request)
         elif entry.policy.is_allow_all:
-            self._log.record(entry, entry.policy.allow_all, query.wire_name)
-            is_relayed = True
-            question = Question(
-                query.wire_name, query.record_type, is_relayed, query.dnssec_ok, query.checking_disabled
-            )
-            self._look_up(question, request)
+            self._relay(request, entry.policy.allow_all)
         else:
             self._judge_name(request)
+
+    def _relay(self, request: _Request, verdict: Verdict) -> None:
+        """Ask upstream whatever is asked here, and hand the answer on as it is."""
+        query = request.query
+        self._log.record(request.entry, verdict, query.wire_name)
+        is_relayed = True
+        question = Question(query.wire_name, query.record_type, is_relayed, query.dnssec_ok, query.checking_disabled)
+        self._look_up(question, request)
 
     def _judge_tunnel(self, request: _Request) -> None:
         query, entry = request.query, request.entry
@@ -182,27 +205,34 @@ class DnsGate:
     def _judge_name(self, request: _Request) -> None:
         query, entry = request.query, request.entry
         name = host_name(query.wire_name)
-        if name is None:
-            self._deny(request, _deny_strange_name(query.wire_name))
-            return
-        verdict = decide_lookup(entry.policy, name, entry.context)
+        verdict = (
+            report(entry.policy, _deny_strange_name(query.wire_name))
+            if name is None
+            else decide_lookup(entry.policy, name, entry.context)
+        )
         if isinstance(verdict, Deny):
             self._deny(request, verdict)
             return
-        if query.record_type not in ADDRESS_BYTES:
+        if name is None or query.record_type not in ADDRESS_BYTES:
+            if entry.policy.is_report_only and query.record_type not in _PAST_NAMES:
+                self._relay(request, verdict)
+                return
             self._log.record(entry, verdict, query.wire_name)
             request.reply(render_negative(query, ResponseCode.NOERROR), READY_S)
             return
         overspent = self._table.wildcard_budget.spend(entry.id, entry.policy, name, self._loop.now())
         if overspent is not None:
-            self._deny(request, overspent)
-            return
+            verdict = report(entry.policy, overspent)
+            if isinstance(verdict, Deny):
+                self._deny(request, verdict)
+                return
         self._log.record(entry, verdict, query.wire_name)
         request.name = name
         self._look_up(Question(query.wire_name, query.record_type), request)
 
     def _deny(self, request: _Request, denied: Deny) -> None:
         self._log.record(request.entry, denied, request.query.wire_name)
+        request.latency = self._latencies.dns_denied
         reply = render_negative(request.query, self._denied_code, ExtendedError.BLOCKED, denied.sentence)
         request.reply(reply, READY_S)
 
@@ -219,6 +249,7 @@ class DnsGate:
             request.fail(ResponseCode.SERVFAIL, ExtendedError.OTHER, _TOO_MANY.sentence)
             return
         self._outstanding[entry.id] += 1
+        request.latency = self._latencies.dns_forwarded
         policy, context = entry.policy, entry.context
 
         def finish(result: StoredAnswer | UpstreamFailure) -> None:

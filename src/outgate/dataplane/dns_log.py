@@ -6,7 +6,7 @@ from typing import Final
 from outgate.dataplane.gate_table import DevboxEntry
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.records import Recorder, decision_record
-from outgate.model.verdict import Allow, EnforcementPoint, ReportOnly, Verdict
+from outgate.model.verdict import Allow, EnforcementPoint, Verdict
 from outgate.wire.dns import shown_name
 
 _SEEN_MAX: Final = 32_768
@@ -27,6 +27,7 @@ class LookupLog:
 
     def record(self, entry: DevboxEntry, verdict: Verdict, wire_name: bytes, *, address: str = "") -> None:
         """Record ``verdict`` unless the same was recorded a short time ago; an empty name means none in particular."""
+        self._recorder.decisions.decided(EnforcementPoint.DNS, verdict)
         key = (entry.id, wire_name, type(verdict), entry.policy.policy.revision)
         now_s = self._loop.now()
         seen = self._seen.get(key)
@@ -42,8 +43,7 @@ class LookupLog:
             return
         sentence = None
         if repeats and not isinstance(verdict, Allow):
-            judged = verdict.would_be if isinstance(verdict, ReportOnly) else verdict
-            sentence = f"{judged.sentence} (And {repeats} more lookups since the last record of it.)"
+            sentence = f"{verdict.sentence} (And {repeats} more lookups since the last record of it.)"
         self._recorder.record(
             decision_record(
                 entry,

@@ -23,6 +23,7 @@ from outgate.dataplane.dns_exchange import (
 )
 from outgate.dataplane.dns_lookup import AskCallback, UpstreamFailure
 from outgate.dataplane.dns_upstream_tcp import ask_by_tcp
+from outgate.dataplane.dns_upstream_watch import UpstreamWatch
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.netns_sockets import SocketSource, close_quietly
 from outgate.wire.dns import DnsFormatError
@@ -44,6 +45,8 @@ _TICK_S: Final = 0.05
 _BACK_TO_FIRST_S: Final = 30.0
 """After this time the first resolver is tried first again."""
 _RANDOM_BYTES: Final = 4096
+ROOT_SERVERS: Final = Question(b"\0", 2, is_relayed=True)
+"""Who serves the root (NS, RFC 1035 §3.2.2): every resolver can say, and the question names nobody."""
 
 
 class Randomness:
@@ -78,14 +81,24 @@ class _Port:
 
 
 class DnsUpstream:
-    """Asks the resolvers in ``servers``; the first is preferred while it answers."""
+    """Asks the resolvers in ``servers``; the first is preferred while it answers.
+
+    ``warn`` is told which of them do not answer (see :mod:`outgate.dataplane.dns_upstream_watch`).
+    """
 
     def __init__(
-        self, loop: Loop, sockets: SocketSource, servers: Sequence[ServerAddress], randomness: Randomness | None = None
+        self,
+        loop: Loop,
+        sockets: SocketSource,
+        servers: Sequence[ServerAddress],
+        randomness: Randomness | None = None,
+        *,
+        warn: Callable[[str, str], None] = lambda _code, _text: None,
     ) -> None:
         self._loop = loop
         self._sockets = sockets
         self._servers = tuple(servers)
+        self._watch = UpstreamWatch(loop, self._servers, self._probe, warn)
         self._random = randomness or Randomness()
         self._ports: list[list[_Port]] = [[] for _ in servers]
         self._preferred = 0
@@ -101,6 +114,12 @@ class DnsUpstream:
             self._preferred = 0
         exchange = Exchange(question, callback)
         exchange.server = self._preferred
+        self._attempt(exchange)
+
+    def _probe(self, server: int) -> None:
+        """Ask that server what every one can answer; the watch hears how it ends."""
+        exchange = Exchange(ROOT_SERVERS, lambda _outcome: None)
+        exchange.server = server
         self._attempt(exchange)
 
     def close(self) -> None:
@@ -131,7 +150,7 @@ class DnsUpstream:
         except OSError as error:
             # As good as lost: the deadline moves it on, and everybody else to another server at once.
             exchange.refusal = f"the upstream resolver cannot be reached: {error.strerror}"
-            self._avoid(exchange.server)
+            self._lose(exchange.server)
 
     def _send(self, exchange: Exchange) -> None:
         port = self._take_port(exchange.server)
@@ -150,7 +169,7 @@ class DnsUpstream:
             while queue and (queue[0][0] <= now_s or queue[0][1].is_done):
                 _, exchange = queue.popleft()
                 if exchange.attempt == number and not (exchange.is_done or exchange.is_by_tcp):
-                    self._avoid(exchange.server)
+                    self._lose(exchange.server)
                     self._try_next(exchange)
             is_waiting = is_waiting or bool(queue)
         self._is_ticking = is_waiting
@@ -161,7 +180,9 @@ class DnsUpstream:
         exchange.server = (exchange.server + 1) % len(self._servers)
         self._attempt(exchange)
 
-    def _avoid(self, server: int) -> None:
+    def _lose(self, server: int) -> None:
+        """An attempt at ``server`` came to nothing."""
+        self._watch.failed(server)
         if server == self._preferred and len(self._servers) > 1:
             self._preferred = (server + 1) % len(self._servers)
             self._preferred_until_s = self._loop.now() + _BACK_TO_FIRST_S
@@ -234,6 +255,7 @@ class DnsUpstream:
             # A forgery, or a broken server: the true answer may still come.
             port.strangers += 1
             return
+        self._watch.answered(port.server)
         if answer.is_truncated:
             if not exchange.is_by_tcp:
                 self._ask_by_tcp(exchange, port.server)
@@ -252,7 +274,7 @@ class DnsUpstream:
 
     def _take_error(self, port: _Port, error: OSError) -> None:
         """ICMP says that nobody listens there: go on with another server, if there is one, without waiting."""
-        self._avoid(port.server)
+        self._lose(port.server)
         for exchange in list(port.pending.values()):
             exchange.refusal = f"the upstream resolver cannot be reached: {error.strerror}"
             if len(self._servers) > 1 and exchange.server == port.server:

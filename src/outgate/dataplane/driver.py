@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
+from outgate.dataplane.conntrack_events import FlowEvent
 from outgate.dataplane.layout import NetworkLayout
 from outgate.dataplane.pin_elements import Pin
 from outgate.errors import InvalidValueError, OutgateError
@@ -117,6 +118,27 @@ class Denials(Protocol):
         ...
 
 
+class FlowEvents(Protocol):
+    """Flows that begin and end under a grant, as they do."""
+
+    events: int
+    """Those that were read so far."""
+    dropped: int
+    """Those that were lost so far, as far as that is known."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when there are some."""
+        ...
+
+    def read(self) -> tuple[tuple[FlowEvent, ...], bool]:
+        """A bounded number of those that are there now, and whether there may be more. Never blocks."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening. May be called twice."""
+        ...
+
+
 class Driver(Protocol):
     """The kernel of one host, as far as one instance owns it. For use by one thread at a time."""
 
@@ -163,6 +185,10 @@ class Driver(Protocol):
 
     def denials(self) -> Denials:
         """Begin to listen for denied packets. One listener at a time."""
+        ...
+
+    def flow_events(self) -> FlowEvents:
+        """Begin to listen for flows under a grant that begin and end."""
         ...
 
     def denied_packets(self) -> Mapping[str, int]:

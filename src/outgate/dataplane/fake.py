@@ -4,11 +4,13 @@ What the kernel would do by itself is driven by the test: flows (:meth:`FakeDriv
 packets, links that cannot be made, and drift.
 """
 
+import contextlib
 import os
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from outgate.dataplane.conntrack_events import FlowEvent
 from outgate.dataplane.driver import Applied, Denial, DevboxLink, DriverError, RouterState, check_state
 from outgate.dataplane.elements import live_grants
 from outgate.dataplane.layout import NetworkLayout
@@ -58,6 +60,40 @@ class FakeDenials:
             self._event = -1
 
 
+class FakeFlowEvents:
+    """Flows that a test makes up; each ``read`` takes ``batch_max`` of them."""
+
+    def __init__(self, batch_max: int = 64) -> None:
+        self.events = self.dropped = 0
+        self.batch_max = batch_max
+        self._waiting: deque[FlowEvent] = deque()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def put(self, *events: FlowEvent) -> None:
+        """Flows began or ended."""
+        self._waiting += events
+        os.eventfd_write(self._event, 1)
+
+    def fileno(self) -> int:
+        """Readable when there are some."""
+        return self._event
+
+    def read(self) -> tuple[tuple[FlowEvent, ...], bool]:
+        """Some of those that are there now, and whether there are more. Never blocks."""
+        taken = tuple(self._waiting.popleft() for _ in range(min(len(self._waiting), self.batch_max)))
+        self.events += len(taken)
+        if not self._waiting:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._event)
+        return taken, bool(self._waiting)
+
+    def close(self) -> None:
+        """Stop listening. May be called twice."""
+        if self._event >= 0:
+            os.close(self._event)
+            self._event = -1
+
+
 @dataclass
 class FakeDriver:
     """A kernel that is a few dictionaries. ``refuse_links`` names devboxes whose link cannot be made.
@@ -79,6 +115,7 @@ class FakeDriver:
     _pins: list[Pin] = field(default_factory=list, init=False)
     _denied: Counter[str] = field(default_factory=Counter, init=False)
     _denials: FakeDenials | None = field(default=None, init=False)
+    _flow_events: FakeFlowEvents | None = field(default=None, init=False)
 
     @property
     def state(self) -> RouterState:
@@ -143,6 +180,11 @@ class FakeDriver:
         self._denials = FakeDenials()
         return self._denials
 
+    def flow_events(self) -> FakeFlowEvents:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        self._flow_events = FakeFlowEvents()
+        return self._flow_events
+
     def denied_packets(self) -> Mapping[str, int]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
         return dict(self._denied)
@@ -169,6 +211,12 @@ class FakeDriver:
         self._denied[denial.link] += 1
         if self._denials is not None:
             self._denials.put(denial)
+
+    def tell_flows(self, *events: FlowEvent, dropped: int = 0) -> None:
+        """Flows begin or end, and more of them are lost: told to the listener if there is one."""
+        if self._flow_events is not None:
+            self._flow_events.dropped += dropped
+            self._flow_events.put(*events)
 
     def damage(self, sentence: str) -> None:
         """Something changes the kernel behind the driver's back."""

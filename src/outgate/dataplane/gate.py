@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from outgate import privileges
 from outgate.core.pins import PinWrite
-from outgate.dataplane import netns, privileges
+from outgate.dataplane import netns
 from outgate.dataplane.dns_cache import DnsCache
 from outgate.dataplane.dns_gate import DnsGate
 from outgate.dataplane.dns_log import LookupLog
@@ -30,6 +31,7 @@ from outgate.dataplane.dns_udp import DnsUdpListener
 from outgate.dataplane.dns_upstream import DnsUpstream
 from outgate.dataplane.gate_config import GateConfig, host_context, upstream_servers
 from outgate.dataplane.gate_control import GateControl, receive_config
+from outgate.dataplane.gate_measures import GateLatencies, GateMeter
 from outgate.dataplane.gate_table import DevboxEntry, GateTable, TableChange
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.netlink import NetlinkError
@@ -66,6 +68,11 @@ class RelayPart(Protocol):
         """Reset every flow of a devbox; returns how many there were."""
         ...
 
+    @property
+    def flows_open(self) -> int:
+        """How many relayed flows there are."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RelayNeeds:
@@ -76,6 +83,7 @@ class RelayNeeds:
     resolver: Resolver
     recorder: Recorder
     keep_pin: Callable[[DevboxEntry, PinWrite], None]
+    latencies: GateLatencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +119,10 @@ class Gate:
         self._table = GateTable(context)
         self._writer = PinWriter(parts.pin_sets, self.warn)
         self._recorder = Recorder(self.loop, self._control.send_records)
-        upstream = DnsUpstream(self.loop, parts.upstream_sockets, upstream_servers(config))
+        upstream = DnsUpstream(self.loop, parts.upstream_sockets, upstream_servers(config), warn=self.warn)
         lookups = Lookups(self.loop, upstream, DnsCache())
         log = LookupLog(self.loop, self._recorder)
+        self._latencies = latencies = GateLatencies()
         self._dns = dns = DnsGate(
             self.loop,
             self._table,
@@ -122,19 +131,31 @@ class Gate:
             log,
             denied_answer=config.denied_answer,
             tunnel_domain=context.tunnel_domain,
+            latencies=latencies,
         )
         addresses = [(address, config.dns_port) for address in config.dns_addresses]
         self._udp = [
-            DnsUdpListener(self.loop, self._table, dns, address, on_warning=self.warn) for address in addresses
+            DnsUdpListener(self.loop, self._table, dns, address, on_warning=self.warn, latency=latencies.dns_ready)
+            for address in addresses
         ]
         self._tcp = [DnsTcpListener(self.loop, self._table, dns, address) for address in addresses]
         self._resolver = LookupResolver(self.loop, lookups)
         self.loop.at_turn_end(self._writer.commit)
+        self._meter = GateMeter(
+            loop=self.loop,
+            table=self._table,
+            recorder=self._recorder,
+            dns=dns,
+            count_flows=lambda: 0 if self._relay is None else self._relay.flows_open,
+            latencies=latencies,
+            send=self._control.send_measures,
+        )
 
     def run(self) -> str:
         """Serve until the agent hangs up; returns an empty text then, else what went wrong."""
         self._control.send(GateReady(relay_port=self._parts.relay_port))
         self._expire_pins()
+        self._meter.start()
         self.loop.run()
         return self._failure
 
@@ -190,7 +211,9 @@ class Gate:
             udp.start()
         for tcp in self._tcp:
             tcp.start()
-        needs = RelayNeeds(self.loop, self._table, self._resolver, self._recorder, self._writer.submit_write)
+        needs = RelayNeeds(
+            self.loop, self._table, self._resolver, self._recorder, self._writer.submit_write, self._latencies
+        )
         return self._parts.make_relay(needs)
 
     def _read_pins_back(self, now_s: float) -> None:
@@ -255,6 +278,7 @@ def _make_relay(
         listeners=listeners,
         keep_pin=needs.keep_pin,
         front_socket=front_socket,
+        latencies=needs.latencies,
     )
 
 
@@ -293,7 +317,7 @@ def _serve(control: socket.socket) -> str:
     limits = limits_for_descriptors(privileges.raise_descriptor_limit(), config.flows_per_devbox)
     if config.user is not None:
         parent = os.getppid()
-        privileges.become_user(*config.user)
+        privileges.become_user(privileges.Identity(*config.user))
         privileges.die_with_parent(parent)
     families = tuple({server.family for server in upstream_servers(config)})
     sockets = NamespaceSockets(families, prepare=privileges.keep_capabilities)

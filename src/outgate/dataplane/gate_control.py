@@ -16,6 +16,7 @@ from outgate.dataplane.gate_config import GateConfig
 from outgate.dataplane.loop import Loop
 from outgate.errors import OutgateError
 from outgate.model.desired import GateApplied, GateApply, GateReady, GateRecords, GateToAgent, GateWarning
+from outgate.model.measures import GateMeasures
 
 FRAME_BYTES_MAX: Final = 256 << 20
 """A full table: 5,000 devboxes, and some thousand policies with a thousand rules each (about 100 bytes a rule)."""
@@ -131,9 +132,16 @@ class GateControl:
 
     def send_records(self, records: GateRecords) -> bool:
         """Send ``records``; False, and nothing done, while too much waits already."""
+        return self._offer(records)
+
+    def send_measures(self, measures: GateMeasures) -> None:
+        """Send ``measures``, or leave it while too much waits already: the next ones say it all again."""
+        self._offer(measures)
+
+    def _offer(self, message: GateRecords | GateMeasures) -> bool:
         if len(self._unsent) > _RECORDS_WAIT_ABOVE_BYTES:
             return False
-        self._unsent += encode_frame(records)
+        self._unsent += encode_frame(message)
         self._flush()
         return True
 

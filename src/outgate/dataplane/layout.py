@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from outgate.errors import OutgateError
+from outgate.model.addresses import IPAddress
 
 POOLS4: Final = IPv4Network("10.213.0.0/16")
 """Where pools are taken from unless a setting says otherwise."""
@@ -114,6 +115,12 @@ class NetworkLayout:
     def slots_max(self) -> int:
         """How many devboxes fit: slots are 0 to this, exclusive."""
         return self.pool4.num_addresses - _RESERVED_FRONT - _RESERVED_BACK
+
+    def find_slot(self, address: IPAddress) -> int | None:
+        """The slot whose devbox has this address; None when none may."""
+        pool = self.pool4 if address.version == 4 else self.pool6
+        slot = int(address) - int(pool[0]) - _RESERVED_FRONT
+        return slot if 0 <= slot < self.slots_max else None
 
     def link(self, slot: int) -> str:
         """The router's end of a devbox's link."""

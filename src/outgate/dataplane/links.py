@@ -9,8 +9,7 @@ import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from outgate.dataplane import netns
 from outgate.dataplane.driver import DevboxLink
@@ -26,7 +25,7 @@ from outgate.dataplane.layout import (
     ROUTER_LINK_LOCAL,
     NetworkLayout,
 )
-from outgate.dataplane.netlink import Message, NetlinkError, NetlinkSocket
+from outgate.dataplane.netlink import Message, NetlinkClient, NetlinkError
 from outgate.dataplane.rtnetlink import (
     NETLINK_ROUTE,
     RT_TABLE_LOCAL,
@@ -76,23 +75,11 @@ _ROUTER_SIDE: Final = b"\x02\x6f\x67\x01"
 _BOX_SIDE: Final = b"\x02\x6f\x67\x02"
 
 
-class Rtnetlink:
+class Rtnetlink(NetlinkClient):
     """Links, addresses, routes and rules of the network namespace the thread is in when this is made."""
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(NETLINK_ROUTE)
-
-    def close(self) -> None:
-        """Give the socket back. May be called twice."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().__init__(NETLINK_ROUTE)
 
     def do(self, requests: Iterable[Request], *, ignoring: frozenset[int] = frozenset()) -> None:
         """Carry out ``requests`` in order; kernel errors in ``ignoring`` are well. Raises NetlinkError."""
@@ -177,6 +164,10 @@ def router_sysctls() -> Mapping[str, str]:
         "netfilter/nf_conntrack_tcp_loose": "1",
         # Closed flows do not count against the bound of a devbox, so they must not stay for two minutes.
         "netfilter/nf_conntrack_tcp_timeout_time_wait": "10",
+        # What the flow log tells of finished flows; with "2", one that began while nobody listened would never be told.
+        "netfilter/nf_conntrack_acct": "1",
+        "netfilter/nf_conntrack_timestamp": "1",
+        "netfilter/nf_conntrack_events": "1",
         # The relay dials from here, and its own closed connections keep their ports for a minute: with the kernel's
         # defaults, connections a second fell from 15,000 to 2,000 once the ports were used up (measured).
         "ipv4/tcp_tw_reuse": "1",

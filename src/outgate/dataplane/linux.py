@@ -6,14 +6,14 @@ devboxes are opened last, when everything about them is in place. The first ``se
 after drift, writes the whole table anew (one transaction as well) and carries the pins over.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from outgate.dataplane import netns
 from outgate.dataplane.apply_steps import ApplyStep, StepObserver, ignore_step
-from outgate.dataplane.conntrack import Conntrack, TrackedFlow
+from outgate.dataplane.conntrack import Conntrack
+from outgate.dataplane.conntrack_events import FlowEventReader
 from outgate.dataplane.denials import LinuxDenials
 from outgate.dataplane.driver import (
     Applied,
@@ -29,6 +29,7 @@ from outgate.dataplane.elements import (
     move_devboxes,
     open_devboxes,
 )
+from outgate.dataplane.flow_ends import abort_revoked, addresses_of, find_strangers, is_of_pool
 from outgate.dataplane.layout import NetworkLayout, uplink_host_name
 from outgate.dataplane.links import (
     box_end,
@@ -39,25 +40,20 @@ from outgate.dataplane.links import (
     router_side_requests,
 )
 from outgate.dataplane.nflog import NflogReader
-from outgate.dataplane.nft_observe import ChainPrint, observe_chains, observe_counters, observe_rules, observe_set
+from outgate.dataplane.nft_observe import observe_chains, observe_counters
 from outgate.dataplane.pin_elements import TABLE, Pin
-from outgate.dataplane.rejudge import is_allowed_again
 from outgate.dataplane.router import Router, TablePrint
 from outgate.dataplane.ruleset import (
     DENIED,
     LOG_GROUP,
     RulesetOptions,
-    address_map,
-    cidr_map,
-    policy_chain,
     render_new_policies,
     render_removed_policies,
     render_replacement,
 )
-from outgate.dataplane.sock_diag import SockDiag
 from outgate.dataplane.uplink import HostNetwork, observe_ipv6_obstacle
 from outgate.errors import OutgateError
-from outgate.model.addresses import IPAddress, Protocol
+from outgate.model.addresses import IPAddress
 from outgate.model.plan import PolicyPlan
 
 _EMPTY: Final = RouterState()
@@ -155,7 +151,7 @@ class LinuxDriver:
         if added_policies:
             router.nft.run(render_new_policies(added_policies))
             self._on_step(ApplyStep.POLICIES_ADDED)
-            self._learn_policies(router, added_policies)
+            self._print = self._print.with_policies(router.netfilter, added_policies)
         messages = [*close_devboxes(gone), *change_policies(old, new)]
         # A policy's maps may change a moment after the set of its devboxes does, and so a devbox that comes to a
         # policy which changes at the same time is shut out until both have happened.
@@ -175,7 +171,7 @@ class LinuxDriver:
         if removed_policies:
             router.nft.run(render_removed_policies(removed_policies))
             self._on_step(ApplyStep.POLICIES_REMOVED)
-            self._unlearn_policies(removed_policies)
+            self._print = self._print.without_policies(removed_policies)
         failures = self._create(router, new)
         return Applied(revoked, failures)
 
@@ -255,7 +251,7 @@ class LinuxDriver:
         remove_devboxes(router.links, self._layout, slots - set(kept))
 
     def _forget(self, router: Router, devboxes: Iterable[DevboxLink]) -> None:
-        addresses = _addresses(devboxes)
+        addresses = addresses_of(devboxes)
         if not addresses:
             return
         router.conntrack.forget_by_sources(addresses)
@@ -263,46 +259,9 @@ class LinuxDriver:
         self._on_step(ApplyStep.FLOWS_FORGOTTEN)
 
     def _forget_strangers(self, router: Router, state: RouterState) -> None:
-        """Forget the flows of addresses that no devbox has, and those under grants of another policy.
-
-        A slot must not inherit any; and a driver that died after it had moved a devbox to another policy, and
-        before it forgot the devbox's flows, left flows under grants that are live for others only.
-        """
-        layout = self._layout
-        known = {layout.gateway4, layout.gateway6, layout.uplink_router4, layout.uplink_router6}
-        owners = {address: devbox for devbox in state.devboxes.values() for address in devbox.addresses}
-        live = live_grants(state.plans.values())
-        doomed: set[IPAddress] = set()
-        for flow in router.conntrack.flows():
-            owner = owners.get(flow.source)
-            if owner is None:
-                doomed |= {flow.source} - known if self._is_of_pool(flow.source) else set()
-            elif flow.mark in live and flow.mark not in state.plans[owner.policy_number].live:
-                doomed |= set(owner.addresses)
+        doomed = find_strangers(router.conntrack.flows(), self._layout, state)
         router.conntrack.forget_by_sources(doomed)
         self._host_conntrack.forget_by_sources(doomed)
-
-    def _is_of_pool(self, address: IPAddress) -> bool:
-        return address in (self._layout.pool4 if address.version == 4 else self._layout.pool6)
-
-    def _learn_policies(self, router: Router, numbers: Iterable[int]) -> None:
-        # Only what we have just added is learnt; the rest stays as recorded, so that no drift is taken for ours.
-        chains, sets = dict(self._print.chains), dict(self._print.sets)
-        for number in numbers:
-            chain = policy_chain(number)
-            chains[chain] = ChainPrint(b"", observe_rules(router.netfilter, TABLE, chain))
-            for name in (cidr_map(number), address_map(number)):
-                sets[name] = observe_set(router.netfilter, TABLE, name)
-        self._print = replace(self._print, chains=chains, sets=sets)
-
-    def _unlearn_policies(self, numbers: Collection[int]) -> None:
-        gone_chains = {policy_chain(number) for number in numbers}
-        gone_sets = {name for number in numbers for name in (cidr_map(number), address_map(number))}
-        self._print = replace(
-            self._print,
-            chains={name: found for name, found in self._print.chains.items() if name not in gone_chains},
-            sets={name: found for name, found in self._print.sets.items() if name not in gone_sets},
-        )
 
     def abort_revoked(self, grants: Collection[int], devboxes: Collection[str]) -> int:
         """See :class:`~outgate.dataplane.driver.Driver`."""
@@ -310,28 +269,10 @@ class LinuxDriver:
         state, router = self._state, self._router
         if state is None or router is None or not grants:
             return 0
-        owners: dict[IPAddress, DevboxLink] = {}
-        for devbox in (state.devboxes[name] for name in devboxes if name in state.devboxes):
-            owners |= dict.fromkeys(devbox.addresses, devbox)
-        doomed: dict[int, list[TrackedFlow]] = defaultdict(list)
         try:
-            with netns.entered(router.namespace), Conntrack() as table:
-                flows = table.find_by_mark(frozenset(grants))
-            for flow in flows:
-                owner = owners.get(flow.source)
-                if owner is None or flow.protocol != Protocol.TCP:
-                    continue
-                if not is_allowed_again(flow, state.plans[owner.policy_number], state.host_addresses):
-                    doomed[owner.slot].append(flow)
-            return sum(self._abort(slot, flows) for slot, flows in doomed.items())
+            return abort_revoked(self._layout, router.namespace, state, grants, devboxes)
         except (OutgateError, OSError) as error:
             raise DriverError(f"Sockets of revoked flows could not be destroyed: {error}") from error
-
-    def _abort(self, slot: int, flows: Iterable[TrackedFlow]) -> int:
-        with netns.entered(self._layout.devbox_namespace(slot)), SockDiag() as sockets:
-            return sockets.destroy_tcp(
-                [(flow.source, flow.source_port, flow.destination, flow.destination_port) for flow in flows]
-            )
 
     def observe_drift(self) -> tuple[str, ...]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
@@ -368,6 +309,11 @@ class LinuxDriver:
         with netns.entered(self._opened().namespace):
             return LinuxDenials(NflogReader(LOG_GROUP))
 
+    def flow_events(self) -> FlowEventReader:
+        """See :class:`~outgate.dataplane.driver.Driver`."""
+        with netns.entered(self._opened().namespace):
+            return FlowEventReader()
+
     def denied_packets(self) -> Mapping[str, int]:
         """See :class:`~outgate.dataplane.driver.Driver`."""
         counters = observe_counters(self._opened().netfilter, TABLE, DENIED)
@@ -380,7 +326,7 @@ class LinuxDriver:
             self._router = None
         self._state = None
         teardown_instance(self._layout.instance)
-        own = {address for address in self._host_conntrack.sources() if self._is_of_pool(address)}
+        own = {address for address in self._host_conntrack.sources() if is_of_pool(self._layout, address)}
         self._host_conntrack.forget_by_sources(own)
 
 
@@ -395,10 +341,6 @@ def teardown_instance(instance: str) -> None:
     for name in netns.list_namespaces(prefix):
         if name == prefix or name.startswith(f"{prefix}-"):
             netns.remove_namespace(name)
-
-
-def _addresses(devboxes: Iterable[DevboxLink]) -> frozenset[IPAddress]:
-    return frozenset(address for devbox in devboxes for address in devbox.addresses)
 
 
 def _plan(state: RouterState, devbox_id: str) -> PolicyPlan:

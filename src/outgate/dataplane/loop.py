@@ -58,6 +58,8 @@ class Loop:
     ) -> None:
         self._on_error = on_error
         self._monotonic_s = monotonic_s
+        self.read_clock = monotonic_s
+        """Monotonic seconds at this moment, for measuring what a turn takes; without a call in between."""
         self._epoll = select.epoll()
         self._callbacks: dict[int, EventCallback] = {}
         self._fresh: set[int] = set()

@@ -7,6 +7,7 @@ for an answer that is on its way; a receive timeout turns a request that was nev
 error instead of a hang.
 """
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from outgate.errors import OutgateError
+
+NETLINK_NETFILTER: Final = 12
 
 NLMSG_NOOP: Final = 1
 NLMSG_ERROR: Final = 2
@@ -53,6 +56,13 @@ _RECEIVE_BUFFER_BYTES: Final = 8 << 20
 _RECEIVE_BYTES: Final = 1 << 17
 """The kernel fills dump messages up to 32 KiB; this is the size of one read, with room."""
 _RECEIVE_TIMEOUT: Final = struct.pack("@ll", 5, 0)
+_NETLINK_ADD_MEMBERSHIP: Final = 1
+_SO_ATTACH_FILTER: Final = 26
+_SO_MEMINFO: Final = 55
+_MEMINFO: Final = struct.Struct("=9I")
+_MEMINFO_DROPS: Final = 8
+_FILTER_PROGRAM: Final = struct.Struct("@HP")
+_FILTER_STEP_BYTES: Final = 8
 _DUMP_ATTEMPTS_MAX: Final = 8
 """A dump that changes under us is read again; a table that never holds still is an error."""
 
@@ -237,12 +247,30 @@ class NetlinkSocket:
         except BlockingIOError:
             raise NetlinkError(errno.ETIMEDOUT, "waiting for the kernel's answer", index=None) from None
 
-    def receive_waiting(self) -> bytes | None:
-        """One datagram if there is one now, else None."""
+    def receive_waiting(self, bytes_max: int = _RECEIVE_BYTES) -> bytes | None:
+        """One datagram, cut to ``bytes_max``, if there is one now, else None."""
         try:
-            return self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            return self._socket.recv(bytes_max, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
+
+    def join(self, *groups: int, only: bytes = b"") -> None:
+        """Receive what the kernel tells these multicast groups. Raises OSError.
+
+        ``only``: a classic BPF program (``struct sock_filter``s); what it gives 0 for is left out before it takes
+        room in the socket's buffer.
+        """
+        if only:
+            program = ctypes.create_string_buffer(only, len(only))
+            head = _FILTER_PROGRAM.pack(len(only) // _FILTER_STEP_BYTES, ctypes.addressof(program))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
+        for group in groups:
+            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def observe_dropped(self) -> int:
+        """How many datagrams found no room in the socket's buffer so far, modulo 2³². Raises OSError."""
+        info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        return int(_MEMINFO.unpack(info)[_MEMINFO_DROPS])
 
     def request(self, kind: int, flags: int, payload: bytes, *, doing: str) -> None:
         """Send one request and wait for its acknowledgement. Raises :class:`NetlinkError`."""
@@ -299,3 +327,22 @@ class NetlinkSocket:
                         raise NetlinkError(number, doing)
                     return messages, is_consistent
                 messages.append(answer)
+
+
+class NetlinkClient:
+    """What speaks one protocol of netlink, in the network namespace of the thread that makes it; see the socket."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = NetlinkSocket(protocol)
+
+    def close(self) -> None:
+        """Give the socket back. May be called twice."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from outgate.dataplane.netlink import (
+    NETLINK_NETFILTER,
     Message,
     NetlinkError,
     NetlinkSocket,
@@ -22,7 +23,6 @@ from outgate.dataplane.netlink import (
 )
 from outgate.model.addresses import IPAddress
 
-_NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM: Final = 4 << 8
 _MSG_PACKET, _MSG_CONFIG = 0, 1
 _CFG_CMD, _CFG_MODE, _CFG_TIMEOUT, _CFG_QTHRESH = 1, 2, 4, 5
@@ -62,7 +62,7 @@ class NflogReader:
 
     def __init__(self, group: int) -> None:
         self.lost = 0
-        self._socket = NetlinkSocket(_NETLINK_NETFILTER)
+        self._socket = NetlinkSocket(NETLINK_NETFILTER)
         try:
             for attributes in (
                 attribute(_CFG_CMD, bytes((_CMD_BIND,))),

@@ -14,18 +14,18 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from outgate.dataplane.netlink import (
+    NETLINK_NETFILTER,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REQUEST,
     NLMSG_ERROR,
     Message,
+    NetlinkClient,
     NetlinkError,
-    NetlinkSocket,
     attribute,
     iterate_attributes,
     message,
@@ -37,7 +37,6 @@ from outgate.dataplane.netlink import (
     u64_net,
 )
 
-_NETLINK_NETFILTER: Final = 12
 _NFNL_SUBSYS_NFTABLES: Final = 10
 _NFNL_MSG_BATCH_BEGIN: Final = 0x10
 _NFNL_MSG_BATCH_END: Final = 0x11
@@ -251,23 +250,11 @@ def _parse_data(content: bytes | None) -> bytes | JumpTo | None:
     return JumpTo(chain.rstrip(b"\0").decode("ascii", "replace"))
 
 
-class Nfnetlink:
+class Nfnetlink(NetlinkClient):
     """A netfilter netlink socket in the network namespace the calling thread is in when it is made."""
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(_NETLINK_NETFILTER)
-
-    def close(self) -> None:
-        """Give the socket back. May be called twice."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().__init__(NETLINK_NETFILTER)
 
     def batch(self, messages: Sequence[BatchMessage]) -> None:
         """Commit ``messages`` as one transaction; when this returns, packets see the new state.

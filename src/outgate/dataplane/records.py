@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from outgate import clock
+from outgate.core.measuring import VERDICT_WORDS, DecisionCounts
 from outgate.dataplane.gate_table import DevboxEntry
 from outgate.dataplane.loop import Loop
 from outgate.model.desired import FlowRecord, GateRecords
-from outgate.model.verdict import Allow, Deny, EnforcementPoint, ReportOnly, Verdict
+from outgate.model.policy import NetworkPolicy
+from outgate.model.verdict import EnforcementPoint, ReportOnly, Verdict
 
 _QUEUE_MAX: Final = 8192
 """Room for a burst between two flushes; about 4 MiB of records."""
@@ -36,16 +38,45 @@ def decision_record(
     protocol: str = "",
 ) -> FlowRecord:
     """The record of ``verdict`` on something that ``entry``'s devbox wanted, as of now."""
-    judged = verdict.would_be if isinstance(verdict, ReportOnly) else verdict
-    return FlowRecord(
+    return record_verdict(
+        verdict,
+        point,
         time_ms=clock.wall_ms(),
         devbox_id=entry.id,
-        policy_id=entry.policy_id,
-        revision=entry.policy.policy.revision,
-        verdict=_VERDICTS[type(verdict)],
+        policy=entry.policy.policy,
+        sentence=sentence,
+        name=name,
+        address=address,
+        port=port,
+        protocol=protocol,
+    )
+
+
+def record_verdict(
+    verdict: Verdict,
+    point: EnforcementPoint,
+    *,
+    time_ms: int,
+    devbox_id: str,
+    policy: NetworkPolicy,
+    sentence: str | None = None,
+    name: str = "",
+    address: str = "",
+    port: int = 0,
+    protocol: str = "",
+) -> FlowRecord:
+    """The record of ``verdict`` by ``policy``; it says the verdict's sentence unless another is given."""
+    judged = verdict.would_be if isinstance(verdict, ReportOnly) else verdict
+    said = verdict.sentence if sentence is None else sentence
+    return FlowRecord(
+        time_ms=time_ms,
+        devbox_id=devbox_id,
+        policy_id=policy.id,
+        revision=policy.revision,
+        verdict=VERDICT_WORDS[type(verdict)],
         reason=judged.reason.value,
         point=point.value,
-        sentence=judged.sentence if sentence is None else sentence,
+        sentence=said,
         rule="" if judged.rule is None else str(judged.rule),
         name=name,
         address=address,
@@ -54,14 +85,11 @@ def decision_record(
     )
 
 
-_VERDICTS: Final[dict[type[Verdict], str]] = {Allow: "allow", Deny: "deny", ReportOnly: "report_only"}
-
-
 class Recorder:
     """Takes records from the DNS gate and the relay and hands them to ``send`` a few times a second.
 
     ``send`` returns whether it took the batch; if it did not (the agent is slow to read), the records stay
-    queued.
+    queued. ``decisions`` counts every verdict, also those that are not on record because they repeat others.
     """
 
     def __init__(self, loop: Loop, send: Callable[[GateRecords], bool]) -> None:
@@ -71,6 +99,14 @@ class Recorder:
         self._queued_of: Counter[str] = Counter()
         self._dropped = 0
         self._is_scheduled = False
+        self.decisions = DecisionCounts()
+        self.dropped_ever = 0
+        """Since the start."""
+
+    @property
+    def queued(self) -> int:
+        """Records that wait for the agent."""
+        return len(self._queue)
 
     def has_room(self, devbox_id: str) -> bool:
         """Whether a record of this devbox would be taken. If not, :meth:`drop` spares the work of making it."""
@@ -88,6 +124,7 @@ class Recorder:
     def drop(self) -> None:
         """Count a record that is not made."""
         self._dropped += 1
+        self.dropped_ever += 1
         self._schedule()
 
     def _schedule(self) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from outgate.core.pins import TOUCH_S_MAX, PinWrite
 from outgate.dataplane.fair_queue import FairQueue
+from outgate.dataplane.gate_measures import GateLatencies
 from outgate.dataplane.gate_table import DevboxEntry, GateTable
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.pipes import PipePool
@@ -26,7 +27,7 @@ from outgate.dataplane.relay_upstream import reset
 from outgate.dataplane.relay_verdicts import VerdictCache
 from outgate.dataplane.resolver import Resolver
 from outgate.model.addresses import IPAddress
-from outgate.model.verdict import Deny, DenyReason
+from outgate.model.verdict import Deny, DenyReason, EnforcementPoint
 from outgate.wire.relay_flow import HANDSHAKE_S_MAX
 
 _ACCEPTS_PER_EVENT: Final = 256
@@ -62,6 +63,7 @@ class Relay:
         listeners: Sequence[socket.socket],
         keep_pin: Callable[[DevboxEntry, PinWrite], None],
         front_socket: str | None = None,
+        latencies: GateLatencies | None = None,
     ) -> None:
         self._context: RelayContext[Connection] = RelayContext(
             loop=loop,
@@ -75,6 +77,7 @@ class Relay:
             dials=DueQueue(limits.dial_s),
             lingers=DueQueue(limits.linger_s),
             front_socket=front_socket,
+            latencies=latencies or GateLatencies(),
         )
         self._loop = loop
         self._keep_pin = keep_pin
@@ -97,6 +100,11 @@ class Relay:
         """How many relayed flows the devbox has."""
         flows = self._flows.get(devbox_id)
         return 0 if flows is None else len(flows.flows)
+
+    @property
+    def flows_open(self) -> int:
+        """How many relayed flows there are."""
+        return self._context.flows_open
 
     def rejudge(self, policy_ids: Collection[str]) -> int:
         """Judge every flow under these policies again, by what it said first; reset those that lost their rule.
@@ -195,11 +203,12 @@ class Relay:
         Connection(self._context, flows, entry, client, (host, port)).start()
 
     def _refuse(self, entry: DevboxEntry, client: socket.socket, limit: str) -> None:
-        recorder = self._context.recorder
+        recorder, denied = self._context.recorder, Deny(DenyReason.RESOURCE_LIMIT, limit)
+        recorder.decisions.decided(EnforcementPoint.RELAY, denied)
         if recorder.has_room(entry.id):
             with suppress(OSError):
                 host, port, *_ = client.getsockname()
-                recorder.record(render_record(entry, Deny(DenyReason.RESOURCE_LIMIT, limit), None, host, port))
+                recorder.record(render_record(entry, denied, None, host, port))
         else:
             recorder.drop()
         reset(client)

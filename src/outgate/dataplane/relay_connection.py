@@ -9,15 +9,16 @@ import select
 import socket
 from typing import TYPE_CHECKING, Final
 
+from outgate.core.decide import is_reported, report
 from outgate.dataplane.relay_dial import Connected, connect_front
 from outgate.dataplane.relay_hello import pump_answer, pump_behind_hello
-from outgate.dataplane.relay_http import pump_requests, pump_responses
+from outgate.dataplane.relay_http import pump_requests, pump_responses, pump_watched
 from outgate.dataplane.relay_journal import FlowJournal, name_of
 from outgate.dataplane.relay_linger import Lingering, LingerState
 from outgate.dataplane.relay_pump import Channel, Pumped
 from outgate.dataplane.relay_upstream import EVENTS, READ_BYTES, Upstream, reset
 from outgate.dataplane.relay_verdicts import may_open_early, parse_address
-from outgate.model.flow import TlsHello
+from outgate.model.flow import TlsHello, Unseen
 from outgate.model.tunnels import InsideHello
 from outgate.model.verdict import Deny, DenyReason
 from outgate.wire.http1_page import render_refusal
@@ -32,6 +33,7 @@ from outgate.wire.relay_commands import (
     PassDown,
     PassRequests,
     Refuse,
+    Report,
     SendUpstream,
 )
 from outgate.wire.relay_flow import FlowPhase, RelayFlow
@@ -59,7 +61,9 @@ class Connection:
     __slots__ = (
         "_address",
         "_client",
+        "_dial_s",
         "_entry",
+        "_first_byte_s",
         "_flows",
         "_host",
         "_is_over",
@@ -94,6 +98,8 @@ class Connection:
         self._host, self._port = host, port = destination
         self._address: IPAddress = parse_address(host)
         self._started_s = now_s = context.loop.now()
+        self._first_byte_s: float | None = None
+        self._dial_s = now_s
         self._taught: tuple[DomainName, ...] = ()
         self._upstream = Upstream(context.loop)
         self._lingering: Lingering | None = None
@@ -107,7 +113,9 @@ class Connection:
         client_fd = client.fileno()
         self.up = Channel(client_fd, -1)
         self.down = Channel(-1, client_fd)
-        self.flow = RelayFlow(opens_early=port not in WEB_PORTS and self._may_open_early(), now_s=now_s)
+        is_reporting = self._is_reported()
+        opens_early = (is_reporting or port not in WEB_PORTS) and self._may_open_early()
+        self.flow = RelayFlow(opens_early=opens_early, now_s=now_s, is_reporting=is_reporting)
 
     @property
     def entry(self) -> "DevboxEntry":
@@ -152,6 +160,8 @@ class Connection:
 
     def judge_again(self) -> Deny | None:
         """Why the flow may not go on under its devbox's policy of now; None when it may."""
+        if self.flow.is_reporting and not self._is_reported():
+            self.flow.stop_reporting()
         handshake = self.flow.handshake
         if handshake is None or self._is_over or (self._lingering is not None and self.down.is_finished):
             return None
@@ -225,8 +235,8 @@ class Connection:
                     self._end_requests()  # the server, heard early, has left already
             case Dial(name=name):
                 self._dial(name)
-            case Refuse(deny=deny, answer=answer):
-                self._refuse(deny, answer)
+            case Refuse() | Report():
+                self._deny(command)
             case PassDown():
                 self.pump_down()
             case FinishUpstream():
@@ -242,6 +252,9 @@ class Connection:
             self._note_decided()
             self._taught = self._names_now()
         verdict = self._verdict_on(handshake)
+        if is_first and self._first_byte_s is not None:
+            took_s = self.context.loop.read_clock() - self._first_byte_s
+            self.context.latencies.relay_decision.observe(took_s)
         self._journal.decided(verdict, handshake, is_first=is_first)
         name = name_of(handshake)
         is_taught = (
@@ -250,6 +263,15 @@ class Connection:
             and self.context.verdicts.may_dial(self._entry, name, self._address, self._port) is None
         )
         return self.flow.judged(verdict, is_taught=is_taught)
+
+    def _deny(self, command: Refuse | Report) -> None:
+        """What the flow found itself: nobody is asked."""
+        if isinstance(command, Refuse):
+            self._refuse(command.deny, command.answer)
+            return
+        is_first = self._is_undecided
+        self._note_decided()
+        self._journal.decided(report(self._entry.policy, command.deny), Unseen(), is_first=is_first)
 
     def _refuse(self, deny: Deny, answer: Answer | None) -> None:
         has_passed = self._upstream.address is not None and not self._is_undecided
@@ -279,6 +301,8 @@ class Connection:
                 self._read_first()
             case FlowPhase.HELLO_SENT:
                 pump_behind_hello(self)
+            case FlowPhase.WATCHED:
+                pump_watched(self)
             case _:
                 self.is_client_ready = True
 
@@ -396,6 +420,8 @@ class Connection:
                 break
             is_drained = 0 < len(data) < READ_BYTES and not self.up.is_ending
             self.is_client_ready = not is_drained
+            if self._first_byte_s is None:
+                self._first_byte_s = self.context.loop.now()
             self.run(flow.receive(data, self.context.loop.now()) if data else flow.client_finished())
             if is_drained:
                 break
@@ -412,7 +438,8 @@ class Connection:
     def _dial(self, name: "DomainName | None") -> None:
         context, upstream = self.context, self._upstream
         self._drop_upstream(is_reset=True)
-        context.dials.put(self, context.loop.now())
+        self._dial_s = context.loop.now()
+        context.dials.put(self, self._dial_s)
         if name is not None and self._address in self._entry.context.tunnel_addresses:
             self._dial_front(name)
             return
@@ -451,6 +478,7 @@ class Connection:
 
     def _opened(self) -> None:
         self._upstream.is_connecting = False
+        self.context.latencies.relay_dial.observe(self.context.loop.now() - self._dial_s)
         self.context.dials.discard(self)
         self.run(self.flow.upstream_opened())
         if self.is_live and self.is_client_ready:
@@ -500,6 +528,8 @@ class Connection:
             return
         self._is_over = True
         context = self.context
+        if self._is_undecided and self.flow.is_reporting and not self.down.moved:
+            self._journal.said_nothing()
         self._note_decided()
         context.lingers.discard(self)
         self._drop_upstream(is_reset=is_reset)
@@ -528,11 +558,18 @@ class Connection:
     def _may_open_early(self) -> bool:
         """Whether the chosen address may be dialled before the client has spoken."""
         self._taught = self._names_now()
+        self._journal.learnt(self._taught)
         verdict = may_open_early(self._entry, self._address, self._port, self._taught)
         if isinstance(verdict, Deny):
             return False
         self._journal.opened_early(verdict)
         return True
+
+    def _is_reported(self) -> bool:
+        """Whether the flow passes whatever is said of it, because its policy only reports."""
+        entry = self._entry
+        is_tunnel = self._address in entry.context.tunnel_addresses
+        return not is_tunnel and is_reported(entry.policy, self._address, entry.context)
 
     def _verdict_on(self, handshake: "Handshake") -> "Verdict":
         """The verdict on the flow as what it is.

@@ -1,10 +1,11 @@
 """What all relayed connections share: limits, clocks' queues, pipes, and the gate's table around them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX
+from outgate.dataplane.gate_measures import GateLatencies
 from outgate.dataplane.gate_table import GateTable
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.pipes import PipePool
@@ -107,5 +108,6 @@ class RelayContext(Generic[T]):
     lingers: DueQueue[T]
     front_socket: str | None = None
     """Where the tunnel front takes connections out of devboxes; None where there is none."""
+    latencies: GateLatencies = field(default_factory=GateLatencies)
     flows_open: int = 0
     """Of all devboxes."""

@@ -7,6 +7,7 @@ from outgate.wire.relay_flow import FlowPhase
 
 if TYPE_CHECKING:
     from outgate.dataplane.relay_connection import Connection
+    from outgate.wire.request_watch import RequestWatch
 
 _ROUNDS_MAX: Final = 32
 """Messages handled per event, so that one busy connection starves nobody."""
@@ -60,6 +61,53 @@ def _pass_body(connection: "Connection", passable: int) -> bool:
         connection.flow.requests.passed_up(taken)
     if connection.up.is_source_done:
         connection.run(connection.flow.client_finished())
+        return False
+    if why is Pumped.WORK_CAP:
+        connection.schedule(connection.up)
+        return False
+    connection.is_client_ready = taken > 0
+    return taken > 0
+
+
+def pump_watched(connection: "Connection") -> None:
+    """Client to server, as it is."""
+    try:
+        for _ in range(_ROUNDS_MAX):
+            if not _pump_watched(connection):
+                return
+    except OSError as error:
+        connection.fail(error.strerror or "broken")
+        return
+    connection.schedule(connection.up)
+
+
+def _pump_watched(connection: "Connection") -> bool:
+    """One step; whether to go on at once."""
+    up, watched = connection.up, connection.flow.watched
+    if not up.is_empty:
+        up.move(connection.context.pool, 0)
+        if not up.is_empty:
+            connection.is_client_ready = True
+            return False
+    if up.is_source_done or watched is None:
+        connection.settle_up()
+        return False
+    if watched.passable:
+        return _pass_watched(connection, watched)
+    data = connection.receive_client()
+    if data is None:
+        connection.is_client_ready = False
+        return False
+    flow = connection.flow
+    connection.run(flow.receive(data, connection.context.loop.now()) if data else flow.client_finished())
+    return _goes_on(connection)
+
+
+def _pass_watched(connection: "Connection", watched: "RequestWatch") -> bool:
+    why, taken = connection.up.move(connection.context.pool, watched.passable)
+    watched.passed(taken)
+    if connection.up.is_source_done:
+        connection.settle_up()
         return False
     if why is Pumped.WORK_CAP:
         connection.schedule(connection.up)

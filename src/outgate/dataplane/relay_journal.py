@@ -1,5 +1,6 @@
 """What one relayed flow leaves on record: each decision, and at its end how much passed."""
 
+from collections.abc import Collection
 from typing import Final
 
 from msgspec import structs
@@ -10,7 +11,7 @@ from outgate.dataplane.records import Recorder, decision_record
 from outgate.model.desired import FlowRecord
 from outgate.model.flow import Handshake, HttpRequest, TlsHello
 from outgate.model.names import DomainName
-from outgate.model.verdict import Deny, EnforcementPoint, Verdict
+from outgate.model.verdict import Deny, DenyReason, EnforcementPoint, ReportOnly, Verdict
 
 _PROTOCOLS: Final[dict[type[Handshake], str]] = {TlsHello: "tls", HttpRequest: "http"}
 
@@ -27,18 +28,29 @@ def name_of(handshake: Handshake | None) -> DomainName | None:
 class FlowJournal:
     """Writes the records of one flow to ``host``, port ``port``."""
 
-    __slots__ = ("_asked", "_denied", "_entry", "_first", "_host", "_port", "_recorder")
+    __slots__ = ("_asked", "_denied", "_entry", "_first", "_host", "_port", "_recorder", "_taught")
 
     def __init__(self, recorder: Recorder, entry: DevboxEntry, host: str, port: int) -> None:
         self._recorder = recorder
         self._entry = entry
         self._host = host
         self._port = port
+        self._taught: DomainName | None = None
+        """The name that led here, when there is but one: the name of a flow that says none itself."""
         self._asked: Handshake | None = None
         self._denied: Deny | None = None
         """The last verdict, when it was a denial: it is on record, its refusal need not be."""
         self._first: FlowRecord | None = None
         """The decision by which bytes passed; the record of the finished flow repeats it."""
+
+    def learnt(self, names: Collection[DomainName]) -> None:
+        """The devbox learnt the address by ``names``."""
+        self._taught = next(iter(names)) if len(names) == 1 else None
+
+    def said_nothing(self) -> None:
+        """It ends without a word of either side: what ports of the web ask for was not refused to anybody."""
+        if self._first is not None and self._first.reason == DenyReason.NOT_WEB:
+            self._first = None
 
     def opened_early(self, verdict: Verdict) -> None:
         """The flow passes by its address as long as the client says nothing. Not on record unless it ends so."""
@@ -47,6 +59,7 @@ class FlowJournal:
     def decided(self, verdict: Verdict, handshake: Handshake, *, is_first: bool) -> None:
         """There is a verdict on what the client said."""
         record = self._render(verdict, handshake)
+        self._recorder.decisions.decided(EnforcementPoint.RELAY, verdict)
         self._recorder.record(record)
         self._asked = handshake
         self._denied = verdict if isinstance(verdict, Deny) else None
@@ -56,6 +69,7 @@ class FlowJournal:
     def refused(self, deny: Deny, *, has_passed: bool) -> None:
         """The flow, or its last request, is refused. ``has_passed``: it was allowed and connected before."""
         if deny is not self._denied:
+            self._recorder.decisions.decided(EnforcementPoint.RELAY, deny)
             self._recorder.record(self._render(deny, self._asked))
         if not has_passed:
             self._first = None
@@ -76,7 +90,10 @@ class FlowJournal:
             )
 
     def _render(self, verdict: Verdict, handshake: Handshake | None) -> FlowRecord:
-        return render_record(self._entry, verdict, handshake, self._host, self._port)
+        record = render_record(self._entry, verdict, handshake, self._host, self._port)
+        if isinstance(verdict, ReportOnly) and self._taught is not None and not record.name:
+            return structs.replace(record, name=self._taught)
+        return record
 
 
 def render_record(

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from outgate.dataplane import netns
@@ -28,6 +28,8 @@ from outgate.dataplane.nft_observe import (
     digest_elements,
     digest_table,
     observe_chains,
+    observe_rules,
+    observe_set,
     observe_sets,
     observe_tables,
 )
@@ -48,8 +50,11 @@ from outgate.dataplane.ruleset import (
     FLOOR6,
     FLOWS,
     LIVE,
+    SPECIAL4,
+    SPECIAL6,
     address_map,
     cidr_map,
+    policy_chain,
 )
 from outgate.dataplane.sysctl import ensure_sysctls, observe_differing
 
@@ -66,6 +71,28 @@ class TablePrint:
     chains: dict[str, ChainPrint] = field(default_factory=dict)
     sets: dict[str, bytes] = field(default_factory=dict)
     floor: frozenset[tuple[str, Element]] = frozenset()
+
+    def with_policies(self, netfilter: Nfnetlink, numbers: Iterable[int]) -> "TablePrint":
+        """This one, and what the kernel has for these policies: only what we have just added is learnt.
+
+        The rest stays as recorded, so that no drift is taken for ours. Raises NetlinkError.
+        """
+        chains, sets = dict(self.chains), dict(self.sets)
+        for number in numbers:
+            chain = policy_chain(number)
+            chains[chain] = ChainPrint(b"", observe_rules(netfilter, TABLE, chain))
+            for name in (cidr_map(number), address_map(number)):
+                sets[name] = observe_set(netfilter, TABLE, name)
+        return replace(self, chains=chains, sets=sets)
+
+    def without_policies(self, numbers: Iterable[int]) -> "TablePrint":
+        """This one without these policies."""
+        gone = {name for number in numbers for name in (policy_chain(number), cidr_map(number), address_map(number))}
+        return replace(
+            self,
+            chains={name: found for name, found in self.chains.items() if name not in gone},
+            sets={name: found for name, found in self.sets.items() if name not in gone},
+        )
 
 
 class Router:
@@ -148,7 +175,7 @@ class Router:
         sets = observe_sets(self.netfilter, TABLE)
         floor = {
             (name, element)
-            for name in (FLOOR4, FLOOR6)
+            for name in (FLOOR4, FLOOR6, SPECIAL4, SPECIAL6)
             if name in sets
             for element in self.netfilter.dump_elements(TABLE, name)
         }

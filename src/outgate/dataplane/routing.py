@@ -40,6 +40,10 @@ _AF_INET, _AF_INET6 = 2, 10
 _RT_TABLE_DEFAULT: Final = 253
 _BUILT_IN: Final = frozenset({(0, RT_TABLE_LOCAL), (32_766, RT_TABLE_MAIN), (32_767, _RT_TABLE_DEFAULT)})
 """Priorities and tables of the rules that every namespace begins with (ip-rule(8))."""
+_KERNELS_ADDRESSES: Final = frozenset(
+    {(LOOPBACK_INDEX, IPv4Address("127.0.0.1")), (LOOPBACK_INDEX, IPv6Address("::1"))}
+)
+"""The kernel gives them to the loopback device itself, that of IPv6 only where it has IPv6; nothing here needs them."""
 _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENODEV})
 
 RouteKey = tuple[int, int, bytes, int, int | None]
@@ -82,8 +86,6 @@ def _routes(layout: NetworkLayout, devboxes: Iterable[DevboxLink]) -> Iterator[R
 
 
 def _addresses(layout: NetworkLayout, devboxes: Iterable[DevboxLink]) -> Iterator[tuple[int, IPAddress]]:
-    yield LOOPBACK_INDEX, IPv4Address("127.0.0.1")
-    yield LOOPBACK_INDEX, IPv6Address("::1")
     yield LOOPBACK_INDEX, layout.gateway4
     yield UPLINK_INDEX, layout.uplink_router4
     if layout.has_ipv6:
@@ -119,13 +121,14 @@ def compare_addresses(messages: Iterable[Message], wanted: Wanted) -> Iterator[s
     found = {(index, address) for index, address, _length in map(parse_address, messages)}
     for _index, address in sorted(wanted.addresses - found, key=str):
         yield f"The address {address} of the router namespace is gone."
-    for _index, address in sorted(found - wanted.addresses, key=str):
+    for _index, address in sorted(found - wanted.addresses - _KERNELS_ADDRESSES, key=str):
         yield f"The address {address} does not belong into the router namespace."
 
 
 def remove_strangers(links: Rtnetlink, wanted: Wanted) -> None:
     """Remove what is found and not wanted. Raises NetlinkError."""
-    addresses = [m for m in links.address_messages() if parse_address(m)[:2] not in wanted.addresses]
+    kept = wanted.addresses | _KERNELS_ADDRESSES
+    addresses = [m for m in links.address_messages() if parse_address(m)[:2] not in kept]
     rules = [m for m in links.rule_messages() if _is_strange_rule(parse_rule(m), wanted)]
     links.do(map(remove_found, (*addresses, *rules)), ignoring=_GONE)
     # After the addresses, which take routes of the kernel's own along.

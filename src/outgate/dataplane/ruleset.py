@@ -7,8 +7,8 @@ How a packet of a devbox travels, hook by hook:
   marked: only marked packets find a route out, so that without this table nothing does.
 * ``judge`` (mangle): flows under a live grant and flows of the relay go on; everything new is decided here, in
   this order: lookups elsewhere → our DNS gate; tunnels, which are at the gateway → relay; the deny floor; the
-  chain of the devbox's policy (which writes the grant into the flow's mark); names (``name_bound``: pinned
-  addresses → relay); else denied, at once.
+  chain of the devbox's policy (which writes the grant into the flow's mark; what no rule allows under a policy that
+  only reports goes on in ``report``); names (``name_bound``: pinned addresses → relay); else denied, at once.
 * ``forward``: live grants pass, in both directions. A flow whose grant died is judged again by its *original*
   direction, whichever end sent the packet, and lives on under another rule's grant or is reset. Nothing new
   comes in from the uplink, and nothing ever goes from link to link.
@@ -25,13 +25,20 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, collapse_addresses
 from typing import Final
 
-from outgate.core.ranges import embedding_networks
+from outgate.core.ranges import embedding_networks, special_spans
 from outgate.dataplane.driver import FLOWS_PER_DEVBOX_MAX, RouterState
 from outgate.dataplane.layout import FORWARD_MARK, NetworkLayout
 from outgate.dataplane.pin_elements import PINS4, PINS6, TABLE, TEXT_COMMENT_BYTES_MAX, Pin, encode_names
 from outgate.dataplane.ruleset_chains import CHAINS, POLICY_CHAIN, TUNNELS_JUDGE, TUNNELS_RELAY
 from outgate.model.addresses import IPAddress
-from outgate.model.plan import GRANT_ALL_BIT, AddressCell, PolicyPlan, PortCell
+from outgate.model.plan import (
+    GRANT_ALL_BIT,
+    REPORT_NUMBER_MAX,
+    AddressCell,
+    PolicyPlan,
+    PortCell,
+    grant_of_report,
+)
 
 LIVE: Final = "live"
 DEVBOX_POLICY: Final = "devbox_policy"
@@ -46,6 +53,9 @@ FLOOR6: Final = "floor6"
 FLOWS: Final = "flows"
 DENIED: Final = "denied"
 DENIED_LOGGED: Final = "denied_logged"
+SPECIAL4: Final = "special4"
+"""All special addresses, private ones too: a policy that only reports lets nothing pass to them but by a rule."""
+SPECIAL6: Final = "special6"
 REDIRECTED4: Final = "redirected4"
 REDIRECTED6: Final = "redirected6"
 
@@ -186,6 +196,9 @@ def _render_sets(
     yield _render_set("set", LIVE, ["type mark"], map(_mark, live))
     yield _render_set("set", FLOOR4, ["type ipv4_addr", "flags interval"], map(str, floor4))
     yield _render_set("set", FLOOR6, ["type ipv6_addr", "flags interval"], map(str, floor6))
+    for name, family in ((SPECIAL4, 4), (SPECIAL6, 6)):
+        spans = (_span(str(first), str(last)) for first, last in special_spans() if first.version == family)
+        yield _render_set("set", name, [f"type ipv{family}_addr", "flags interval"], spans)
     for name in (HOST4, HOST6, HOST6TO4):
         kind = "type ipv4_addr" if name == HOST4 else "type ipv6_addr"
         yield _render_set("set", name, [kind], map(str, hosts[name]))
@@ -229,6 +242,8 @@ def _render_policy(plan: PolicyPlan) -> str:
         cidr=cidr_map(number),
         net=address_map(number),
         grant_all=_mark(GRANT_ALL_BIT | number),
+        # No policy of a higher number only reports (core.compile refuses); zero is never live.
+        grant_report=_mark(grant_of_report(number) if number <= REPORT_NUMBER_MAX else 0),
         forward_mark=_mark(FORWARD_MARK),
     )
     return f"{ports}\n{others}\n{chain}"

@@ -15,6 +15,8 @@ POLICY_CHAIN: Final = Template("""\
         meta l4proto != { tcp, udp } ct mark set ct original ip daddr . meta l4proto map @$net accept
         meta mark set $grant_all
         meta mark @live ct mark set meta mark meta mark set $forward_mark accept
+        meta mark set $grant_report
+        meta mark @live goto report
         meta mark set $forward_mark
     }
 """)
@@ -76,6 +78,21 @@ $tunnels_judge        ip daddr @floor4 goto deny
         ip6 daddr & ffff:ffff:ffff:: @host6to4 goto deny
         iifname vmap @devbox_policy
         goto name_bound
+    }
+
+    # The policy only reports, and no cell covers the flow: it passes under the grant in the packet's mark, by which
+    # the flow log knows it.
+    chain report {
+        ct original ip daddr @special4 goto no_report
+        ct original ip6 daddr @special6 goto no_report
+        # By its name, which the relay reads; but no flow that the kernel carries already goes there.
+        ct mark 0x00000000 meta l4proto tcp tcp dport != 853 iifname . ip daddr @pins4 goto no_report
+        ct mark 0x00000000 meta l4proto tcp tcp dport != 853 iifname . ip6 daddr @pins6 goto no_report
+        ct mark set meta mark meta mark set $forward_mark accept
+    }
+
+    chain no_report {
+        meta mark set $forward_mark
     }
 
     chain lookup {

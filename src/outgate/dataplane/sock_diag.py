@@ -6,15 +6,14 @@ The kernel gives the socket an error (ECONNABORTED) and, for TCP, sends one rese
 import errno
 import struct
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from outgate.dataplane.netlink import (
     NLM_F_ACK,
     NLM_F_REQUEST,
     NLMSG_ERROR,
+    NetlinkClient,
     NetlinkError,
-    NetlinkSocket,
     message,
     parse_errno,
     parse_messages,
@@ -36,23 +35,11 @@ TcpEnds = tuple[IPAddress, int, IPAddress, int]
 """Own address and port, the other side's address and port, as the socket has them."""
 
 
-class SockDiag:
+class SockDiag(NetlinkClient):
     """Sockets of the network namespace the calling thread is in when this is made."""
 
     def __init__(self) -> None:
-        self._socket = NetlinkSocket(_NETLINK_SOCK_DIAG)
-
-    def close(self) -> None:
-        """Give the socket back. May be called twice."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().__init__(_NETLINK_SOCK_DIAG)
 
     def destroy_tcp(self, ends: Sequence[TcpEnds]) -> int:
         """Destroy the TCP sockets of these ends. Returns how many there were: some may be gone already.

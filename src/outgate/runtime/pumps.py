@@ -93,8 +93,8 @@ class StartingPumps:
     def __init__(self, files: PumpFiles, groups: Sequence[Path]) -> None:
         mode = "drop" if files.stdin_pipe is None else "hold"
         blocks = str(files.stream_bytes_max // _LIMIT_BLOCK_BYTES)
-        self._report, told = os.pipe2(os.O_CLOEXEC)
         with Path(os.devnull).open("r+b") as nothing:
+            self._report, told = os.pipe2(os.O_CLOEXEC)
             script = ("/bin/sh", "-c", _SCRIPT, "outgate-pumps")
             try:
                 self._command = spawn(

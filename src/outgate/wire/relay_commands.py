@@ -65,11 +65,17 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
     answer: Answer | None
 
 
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """Put on record why the flow would have been refused; it passes, because the policy only reports."""
+
+    deny: Deny
+
+
 class Abandon(msgspec.Struct, frozen=True, gc=False):
     """The client left before it said anything that could be judged: drop everything, nothing is to be reported."""
 
 
-Command = Judge | Dial | SendUpstream | PassDown | PassBoth | PassRequests | FinishUpstream | Refuse | Abandon
+Command = Judge | Dial | SendUpstream | PassDown | PassBoth | PassRequests | FinishUpstream | Refuse | Report | Abandon
 Commands = tuple[Command, ...]
 
 PASS_DOWN: Final = PassDown()

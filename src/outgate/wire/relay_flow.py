@@ -7,13 +7,20 @@ Events go in as calls, commands come out (:mod:`outgate.wire.relay_commands`); t
     FIRST_BYTES ──Judge──► JUDGING ──Dial──► DIALLING ──► PASSING      bytes both ways, unread
          │                    │                   ├─────► REQUESTS     HTTP/1: each request read, judged, written anew
          │                    │                   │                    (PASSING after a 101)
-         └────────────────────┴──Refuse──► OVER   └─────► HELLO_SENT   TLS by its name, while a second hello may come
-                                                                       (then PASSING)
+         └────────────────────┴──Refuse──► OVER   ├─────► HELLO_SENT   TLS by its name, while a second hello may come
+                                                  │                    (then PASSING)
+                                                  └─────► WATCHED      HTTP/1 of a flow that is only reported: it passes
+                                                                       as it is, and is read along (then PASSING)
 
 No byte of the client's goes upstream before the verdict on it. With ``opens_early`` (ports other than 80 and
 443, where a server may speak first) the address that the box chose is dialled at once and the server's bytes
 may come down before the client has said anything; if the client then names a host that was not taught at
 this address, that host is dialled instead, or, when the server has been heard already, the flow is refused.
+
+A flow *is reporting* while its policy only reports: the address that the box chose is dialled at once, on every port,
+and whatever the client says passes to it unchanged. What would have been refused is asked about or reported, for the
+record. When the policy begins to enforce (:meth:`RelayFlow.stop_reporting`), such a flow can be judged again only as
+far as it was read like any other: TLS whose name had taught the address, and what is neither TLS nor HTTP.
 
 The time for the first bytes runs from the start, or from the client's first byte when the server may speak first.
 """
@@ -41,9 +48,11 @@ from outgate.wire.relay_commands import (
     Dial,
     Judge,
     Refuse,
+    Report,
     SendUpstream,
 )
 from outgate.wire.relay_requests import RequestRelay
+from outgate.wire.request_watch import RequestWatch
 from outgate.wire.second_hello import SecondHelloWatch, WatchStep
 
 HANDSHAKE_S_MAX: Final = 10.0
@@ -65,6 +74,8 @@ class FlowPhase(Enum):
     REQUESTS = auto()
     HELLO_SENT = auto()
     """The server's bytes come by :meth:`RelayFlow.responded`, the client's by :meth:`RelayFlow.receive`."""
+    WATCHED = auto()
+    """The client's bytes come by :meth:`RelayFlow.receive`, save what is passable."""
     OVER = auto()
 
 
@@ -77,6 +88,7 @@ class RelayFlow:
         "_held",
         "_hello",
         "_hello_bytes",
+        "_is_reporting",
         "_is_server_heard",
         "_is_upstream_open",
         "_kind",
@@ -85,9 +97,10 @@ class RelayFlow:
         "_phase",
         "_requests",
         "_watch",
+        "_watched",
     )
 
-    def __init__(self, *, opens_early: bool, now_s: float) -> None:
+    def __init__(self, *, opens_early: bool, now_s: float, is_reporting: bool = False) -> None:
         self._phase = FlowPhase.FIRST_BYTES
         self._opens_early = opens_early
         self._deadline_s: float | None = None if opens_early else now_s + HANDSHAKE_S_MAX
@@ -98,6 +111,8 @@ class RelayFlow:
         self._hello_bytes = 0
         self._watch: SecondHelloWatch | None = None
         self._requests: RequestRelay | None = None
+        self._watched: RequestWatch | None = None
+        self._is_reporting = is_reporting
         self._name: DomainName | None = None
         self._is_upstream_open = False
         self._is_server_heard = False
@@ -128,6 +143,20 @@ class RelayFlow:
         return self._requests
 
     @property
+    def watched(self) -> RequestWatch | None:
+        """What reads requests along, in phase WATCHED."""
+        return self._watched
+
+    @property
+    def is_reporting(self) -> bool:
+        """Whether it passes whatever it says."""
+        return self._is_reporting
+
+    def stop_reporting(self) -> None:
+        """From here on it passes only by a verdict, like any flow."""
+        self._is_reporting = False
+
+    @property
     def wants_client(self) -> bool:
         """Whether :meth:`receive` has a use for more of the client's bytes now."""
         if self._phase is FlowPhase.REQUESTS:
@@ -139,11 +168,14 @@ class RelayFlow:
         return (DIAL_CHOSEN,) if self._opens_early else ()
 
     def receive(self, data: bytes, now_s: float) -> Commands:
-        """The client sent ``data``. Call it in the phases FIRST_BYTES, HELLO_SENT and REQUESTS only."""
+        """The client sent ``data``. Call it in the phases FIRST_BYTES, HELLO_SENT, WATCHED and REQUESTS only."""
         if self._phase is FlowPhase.REQUESTS and self._requests is not None:
             return self._after_refusal(self._requests.receive(data))
         if self._watch is not None:
             return self._step_watch(self._watch.received(data))
+        if self._watched is not None:
+            self._watched.feed(data)
+            return (SendUpstream(data), *self._read_along())
         if self._phase is not FlowPhase.FIRST_BYTES:
             return ()
         if self._deadline_s is None:
@@ -154,12 +186,14 @@ class RelayFlow:
 
     def client_finished(self) -> Commands:
         """The client closed its side."""
-        if self._phase in (FlowPhase.REQUESTS, FlowPhase.HELLO_SENT):
+        if self._phase in (FlowPhase.REQUESTS, FlowPhase.HELLO_SENT, FlowPhase.WATCHED):
             return (FINISH_UPSTREAM,)
         if self._phase is not FlowPhase.FIRST_BYTES:
             return ()
         if not self._held and not self._opens_early:
             return self._end(ABANDON)
+        if not self._held and self._is_reporting:
+            return self._pass_on()
         self._kind = classify_first_bytes(self._held, is_all=True)
         if self._kind is FirstBytes.OPAQUE:
             return self._judge(_OPAQUE)
@@ -173,10 +207,15 @@ class RelayFlow:
         """
         if self._phase is FlowPhase.REQUESTS and self._requests is not None:
             return self._after_refusal(self._requests.judged(verdict if isinstance(verdict, Deny) else None))
-        if self._phase is not FlowPhase.JUDGING:
+        if self._phase not in (FlowPhase.JUDGING, FlowPhase.WATCHED):
             return ()
         if isinstance(verdict, Deny):
             return self._refuse(verdict)
+        if self._phase is FlowPhase.WATCHED:
+            return self._read_along()
+        return self._pass_reported(is_taught=is_taught) if self._is_reporting else self._let_pass(verdict, is_taught)
+
+    def _let_pass(self, verdict: Verdict, is_taught: bool) -> Commands:
         self._note_name(verdict)
         target = None if is_taught else self._name
         self._phase = FlowPhase.DIALLING
@@ -219,7 +258,7 @@ class RelayFlow:
         if self._phase is not FlowPhase.FIRST_BYTES or self._deadline_s is None or now_s < self._deadline_s:
             return ()
         sentence = f"The first bytes did not say what this is within {HANDSHAKE_S_MAX:.0f} s."
-        return self._refuse(Deny(DenyReason.HANDSHAKE_TIMEOUT, sentence))
+        return self._refuse_or_report(Deny(DenyReason.HANDSHAKE_TIMEOUT, sentence))
 
     def refuse(self, deny: Deny) -> Commands:
         """End it for a reason that was found outside: no address of the named host may be dialled, say."""
@@ -278,8 +317,45 @@ class RelayFlow:
             self._requests = None
             self._handshake = _UNREAD
 
+    def _pass_reported(self, *, is_taught: bool) -> Commands:
+        """Go on to the address that the box chose, whatever was said; and remember what can be judged again."""
+        handshake = self._handshake
+        if isinstance(handshake, TlsHello) and is_taught:
+            self._name = handshake.server_name
+        elif handshake is not _OPAQUE:
+            self._watched = None if self._requests is None else self._requests.watch()
+            self._handshake = _UNREAD
+        return self._pass_on()
+
+    def _pass_on(self) -> Commands:
+        self._requests = None
+        self._hello = None
+        self._deadline_s = None
+        self._phase = FlowPhase.DIALLING
+        return self._start_passing() if self._is_upstream_open else ()
+
+    def _refuse_or_report(self, deny: Deny) -> Commands:
+        """For what the first bytes lack."""
+        if not self._is_reporting:
+            return self._refuse(deny)
+        self._handshake = _UNREAD
+        return (Report(deny), *self._pass_on())
+
+    def _read_along(self) -> Commands:
+        handshake = None if self._watched is None else self._watched.next()
+        if handshake is not None:
+            return (Judge(handshake),)
+        if self._watched is None or self._watched.is_over:
+            self._watched = None
+            self._phase = FlowPhase.PASSING
+            return (PASS_BOTH,)
+        return ()
+
     def _start_passing(self) -> Commands:
         held, self._held = self._held, b""
+        if self._watched is not None:
+            self._phase = FlowPhase.WATCHED
+            return (SendUpstream(held), *self._read_along())
         if self._requests is not None:
             self._phase = FlowPhase.REQUESTS
             return self._after_refusal((PASS_REQUESTS, *self._requests.start()))
@@ -294,6 +370,8 @@ class RelayFlow:
 
     def _step_watch(self, step: WatchStep) -> Commands:
         sent: Commands = (SendUpstream(step.wire),) if step.wire else ()
+        if step.refusal is not None and self._is_reporting:
+            return (*sent, *self._pass_second(step.refusal))
         if step.refusal is not None:
             self._watch = None
             return (*sent, *self._refuse(Deny(DenyReason.BAD_HANDSHAKE, step.refusal)))
@@ -302,6 +380,13 @@ class RelayFlow:
             self._phase = FlowPhase.PASSING
             return (*sent, PASS_BOTH)
         return sent
+
+    def _pass_second(self, why: str) -> Commands:
+        """What followed the hello would have been refused; it passes, and no name vouches for the flow any more."""
+        held = b"" if self._watch is None else self._watch.held
+        self._watch, self._name, self._handshake = None, None, _UNREAD
+        self._phase = FlowPhase.PASSING
+        return (Report(Deny(DenyReason.BAD_HANDSHAKE, why)), SendUpstream(held), PASS_BOTH)
 
     def _after_response(self, commands: Commands) -> Commands:
         if PASS_BOTH in commands:
@@ -316,10 +401,10 @@ class RelayFlow:
 
     def _refuse_long(self) -> Commands:
         sentence = f"The first bytes do not end within {FIRST_BYTES_MAX // 1024} KiB."
-        return self._refuse(Deny(DenyReason.HANDSHAKE_TOO_LONG, sentence))
+        return self._refuse_or_report(Deny(DenyReason.HANDSHAKE_TOO_LONG, sentence))
 
     def _refuse(self, deny: Deny) -> Commands:
-        if self._kind is not FirstBytes.HTTP:
+        if self._kind is not FirstBytes.HTTP or self._phase is FlowPhase.WATCHED:
             return self._end(Refuse(deny, None))
         if self._requests is not None:
             return self._end(self._requests.refusal(deny))

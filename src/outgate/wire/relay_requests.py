@@ -25,6 +25,7 @@ from outgate.wire.relay_commands import (
     Refuse,
     SendUpstream,
 )
+from outgate.wire.request_watch import RequestWatch
 
 if TYPE_CHECKING:
     from outgate.model.names import DomainName
@@ -97,6 +98,10 @@ class RequestRelay:
             return ()
         self._host = head.host
         return self._forward(head)
+
+    def watch(self) -> RequestWatch | None:
+        """What goes on reading when requests pass as they are; None when the first one could not be read."""
+        return RequestWatch(self._reader, self._head.upgrade) if isinstance(self._head, RequestHead) else None
 
     def receive(self, data: bytes) -> Commands:
         """The client sent ``data``."""

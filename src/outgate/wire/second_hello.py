@@ -51,6 +51,11 @@ class SecondHelloWatch:
         self._held = b""
         self._reader: ClientHelloReader | None = None
 
+    @property
+    def held(self) -> bytes:
+        """What the client sent and no step has given out yet."""
+        return self._held
+
     def answered(self, data: bytes) -> WatchStep:
         """The server sent ``data``, which is on its way to the client."""
         answer = self._answer + data

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
 FETCH = "curl -sS --max-time 8 -o /dev/null -w '%{http_code}' http://allowed.example:8080/"
 FETCH_OTHER = f"curl -sS --max-time 8 -o /dev/null -w '%{{http_code}}' http://{OTHER_ADDRESS}:8080/"
-FETCH_QUICKLY = "curl -sS --max-time 0.4 -o /dev/null http://allowed.example:8080/"
+FETCH_QUICKLY = "curl -sS --max-time 1 -o /dev/null http://allowed.example:8080/"
 FETCH_DENIED = "curl -sS --max-time 8 http://other.example/"
 
 
@@ -99,19 +99,22 @@ def test_agent_and_gate_may_be_killed_and_everything_converges() -> None:
     with_rig(scenario)
 
 
+STOP = "/tmp/stop"
 ECHO = f"""
-import socket, time
+import os, socket, time
 s = socket.create_connection(("{OTHER_ADDRESS}", 7), 5)
-for i in range(100):
+while not os.path.exists("{STOP}"):
     s.sendall(b"x")
     assert s.recv(1)
     time.sleep(0.1)
 print("echoed")
 """
-"""A flow by an address rule: a byte each 0.1 s for ten seconds."""
+"""A flow by an address rule: a byte each 0.1 s."""
 
-KNOCK = f"while [ $(date +%s) -lt $END ]; do {FETCH_QUICKLY} && date +%s.%N; sleep 0.1; done; true"
-"""New lookups and new name-bound connections, one after the other; prints when one succeeded."""
+KNOCK = f"until test -e {STOP}; do began=$(date +%s.%N); {FETCH_QUICKLY} && echo $began; sleep 0.1; done"
+"""New lookups and new name-bound connections, one after the other; prints when one began that succeeded."""
+KNOCK_S_MAX = 1.5
+"""How long one of them may go on."""
 
 
 def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
@@ -119,16 +122,19 @@ def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
         await start_devbox(rig)
         url = unix_url(rig.settings.agent_socket)
         await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("echo", f"python3 -c '{ECHO}'"))
-        knock = f"END={int(time.time()) + 30}; {KNOCK}"
-        await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("knock", knock))
-        await asyncio.sleep(2)
+        await rig.gateway.start_execution(url, "dbx_a", ExecutionRequest("knock", KNOCK))
+        await rig.until(lambda: reached(rig, OTHER_ADDRESS) and reached(rig, HOST_ADDRESS) > 1)
+        (gate,) = rig.gate_pids()
         rig.kill()
-        await asyncio.sleep(0.5)  # what was answered before may still print
-        dead_s, before = time.time(), reached(rig, HOST_ADDRESS)
+        await rig.until(lambda: not Path(f"/proc/{gate}").exists())
+        dead_s = time.time()
+        await asyncio.sleep(1)  # the far side may still be noting what the gate sent
+        before = reached(rig, HOST_ADDRESS)
         await asyncio.sleep(3)
         alive_s, after = time.time(), reached(rig, HOST_ADDRESS)
         rig.start()
-        await rig.until(lambda: rig.gate_pids() and rig.api.reports[-1].ready)
+        await rig.until(lambda: reached(rig, HOST_ADDRESS) > after)
+        await rig.run("dbx_a", f"touch {STOP}")
         echo = await rig.gateway.read_execution(url, "dbx_a", "echo", wait_s=20, last_n=5)
         knocked = await rig.gateway.read_execution(url, "dbx_a", "knock", wait_s=30, last_n=1000)
         assert echo is not None
@@ -136,7 +142,7 @@ def test_while_the_agent_is_dead_nothing_opens_and_kernel_flows_go_on() -> None:
         assert knocked is not None
         times_s = [float(line) for line in knocked.stdout.split()]
         assert [t for t in times_s if t < dead_s], "it worked before"
-        assert not [t for t in times_s if dead_s < t < alive_s]
+        assert not [t for t in times_s if dead_s < t < alive_s - KNOCK_S_MAX]
         assert [t for t in times_s if t > alive_s], "it works again"
         assert before == after
 
@@ -188,18 +194,15 @@ def test_an_update_while_the_api_is_silent_waits_and_then_comes_into_force() -> 
 def test_a_policy_update_is_not_delayed_by_devboxes_that_start() -> None:
     async def scenario(rig: AgentRig) -> None:
         await start_devbox(rig)
-        loop = asyncio.get_running_loop()
-        rig.api.put(*(make_devbox(f"dbx_{number}") for number in range(10)))
-        took_s = []
-        for number in range(2, 12):
-            began_s = loop.time()
-            revision = rig.api.put(make_document(revision=number, hosts=(f"h{number}.example",)))
-            await rig.until_enforced(revision)
-            took_s.append(loop.time() - began_s)
-        for number in range(10):
-            await rig.until_phase(f"dbx_{number}", "running")
-        # Not a benchmark: starting ten sandboxes one after the other takes longer than any of these.
-        assert max(took_s) < 1.0, took_s
+        names = [f"dbx_{number}" for number in range(10)]
+        rig.api.put(*map(make_devbox, names))
+        revision = rig.api.put(make_document(revision=2, hosts=("h2.example",)))
+        await rig.until_enforced(revision)
+        # What came first is not done: starting ten sandboxes takes longer than any update.
+        seen = [rig.api.observed.get(name) for name in names]
+        assert [box for box in seen if box is None or box.phase.value != "running"], seen
+        for name in names:
+            await rig.until_phase(name, "running")
 
     with_rig(scenario)
 
@@ -212,7 +215,6 @@ def test_foreign_hands_on_the_rules_are_undone_and_reported(deed: str) -> None:
         namespace = f"/run/netns/outgate-{rig.settings.instance_id}"
         await command("nsenter", f"--net={namespace}", "nft", *deed.split())
         await rig.until(lambda: "drift_repaired" in rig.api.warnings())
-        await asyncio.sleep(0.5)
         assert (await rig.run("dbx_a", FETCH)).stdout == "200"
         assert (await rig.run("dbx_a", FETCH_OTHER)).stdout == "200"
         assert (await rig.run("dbx_a", "curl -sS --max-time 5 http://45.45.60.1/")).exit_status == 7

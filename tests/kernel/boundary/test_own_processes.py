@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from outgate.dataplane.privileges import Capability
 from outgate.model.tunnels import INSIDE_LENGTH_BYTES, DialRequest, InsideHello
+from outgate.privileges import Capability
 from outgate.server.capabilities import AGENT_CAPABILITIES, SUPERVISOR_CAPABILITIES
 from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity
 from support.stage import Stage, open_stage, run

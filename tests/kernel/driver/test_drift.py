@@ -28,6 +28,7 @@ ROUTER_DAMAGE = {
     "grant deleted": "nft delete element inet outgate live '{ 0x14 }'",
     "cell added": "nft add element inet outgate cidr_16 '{ 45.45.47.0/24 . tcp . 1-65535 : 0x14 }'",
     "floor emptied": "nft flush set inet outgate floor4",
+    "special addresses emptied": "nft flush set inet outgate special6",
     "source added": "nft add element inet outgate source4 '{ og0 . 45.45.46.9 }'",
     "devbox policy deleted": "nft delete element inet outgate devbox_policy '{ og0 }'",
     "relay rule deleted": "ip rule del fwmark 1",
@@ -141,6 +142,17 @@ def check(world: World, command: str, namespace: str | None) -> None:
     world.connect(0, ALLOWED4).close()
     server.accept()[0].close()
     world.refused_within_s(0, OTHER4)
+
+
+def test_a_kernel_without_ipv6_is_no_damage(world: World) -> None:
+    """It gives the loopback device no ::1."""
+    driver = world.driver()
+    state = world.state(PLAN, boxes={0: 16})
+    driver.set(state)
+    run("ip address del ::1/128 dev lo", world.layout.router_namespace)
+    assert driver.observe_drift() == ()
+    run("ip address add ::1/128 dev lo nodad", world.layout.router_namespace)
+    assert driver.observe_drift() == ()
 
 
 @pytest.mark.parametrize("deed", ["delete table inet outgate", "flush ruleset"])

@@ -79,7 +79,7 @@ def relay_listener(world: World, family: socket.AddressFamily) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
     listener.bind(("", world.layout.relay_port))
     listener.listen()
-    listener.settimeout(3)
+    listener.settimeout(20)
     return listener
 
 

@@ -52,6 +52,19 @@ def test_it_says_where_the_relay_listens(world: GateWorld) -> None:
     assert world.gate.ready.relay_port > 0
 
 
+def test_it_tells_what_it_counted(world: GateWorld) -> None:
+    world.gate.apply_policies(make_policy("example.com"))
+    for _ in range(4):
+        world.ask("example.com")
+    world.ask("denied.example")
+    measured = world.gate.wait_for_measures(lambda measures: sum(measures.dns_denied.counts) > 0)
+    assert sum(measured.dns_forwarded.counts) == 1
+    # Ready within a second; a slow machine may take longer between two of them.
+    assert sum(measured.dns_ready.counts) + sum(measured.dns_cached.counts) == 3
+    assert 0 < measured.dns_forwarded.sum_s < WAIT_S
+    assert (measured.pins, measured.devboxes, measured.lookups_open) == (1, 1, 0)
+
+
 def test_it_ends_when_the_agent_does(world: GateWorld) -> None:
     world.gate.apply_policies(make_policy("example.com"))
     world.gate.control.close()

@@ -69,7 +69,7 @@ def front(front_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(front_path))
         listening.listen(8)
-        listening.settimeout(5)
+        listening.settimeout(20)
         yield listening
 
 
@@ -79,7 +79,7 @@ def get(name: str) -> bytes:
 
 def take(front: socket.socket) -> tuple[InsideHello, socket.socket]:
     connection, _ = front.accept()
-    connection.settimeout(5)
+    connection.settimeout(20)
     length = int.from_bytes(receive_exactly(connection, INSIDE_LENGTH_BYTES), "big")
     return msgspec.json.decode(receive_exactly(connection, length), type=InsideHello), connection
 
@@ -120,7 +120,7 @@ def test_tls_passes_as_it_is_in_bulk_and_both_ways(net: Net, router: Router, fro
             bulk = bytes(range(256)) * 4096
             connection.sendall(b"down" + bulk[:100_000])
             assert receive_exactly(client, 100_004)[:4] == b"down"
-            client.settimeout(5)
+            client.settimeout(20)
             client.sendall(bulk[:150_000])
             assert receive_exactly(connection, 150_000) == bulk[:150_000]
 

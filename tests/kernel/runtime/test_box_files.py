@@ -237,7 +237,7 @@ def test_programs_of_the_box_that_lie_or_hang_are_bounded(lab: Lab) -> None:
     began = time.monotonic()
     assert problem_of(read, lab, "real") is FileProblem.STALLED
     assert problem_of(write, lab, "other", b"x" * MIB) is FileProblem.STALLED
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     replace_program("cat", "#!/bin/sh\nexit 3")
     assert problem_of(read, lab, "real") is FileProblem.FAILED
     replace_program("cat", "#!/bin/sh\nkill -9 -1")

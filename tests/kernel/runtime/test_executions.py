@@ -103,10 +103,8 @@ def test_whoever_asks_while_it_starts_waits_for_the_start(shared: Lab) -> None:
 
 
 def test_waiting_ends_after_its_time(shared: Lab) -> None:
-    execution = shared.begin("sleep 60")
-    began = time.monotonic()
+    execution = shared.begin("sleep 1000")
     assert shared.wait(execution, timeout_s=0.2).status is ExecStatus.RUNNING
-    assert time.monotonic() - began < 5
     assert shared.run(shared.runtime.exec_state("dbx_1", execution)).status is ExecStatus.RUNNING
     shared.run(shared.runtime.exec_kill("dbx_1", execution))
     assert shared.wait(execution).exit_status == 137

@@ -179,13 +179,15 @@ def test_what_is_started_during_a_seal_runs_after_it(lab: Lab) -> None:
     assert [lab.wait(f"e{n}").exit_status for n in range(3)] == [0, 0, 0]
 
 
-def test_the_end_of_a_sandbox_breaks_its_seal_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_sandbox_breaks_its_seal_off(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lab.start()
-    replace_copy(monkeypatch, "sleep 60")
+    copying = tmp_path / "copying"
+    replace_copy(monkeypatch, f"touch {copying}; sleep 1000")
 
     async def both() -> BaseException | int:
         sealing = asyncio.create_task(lab.runtime.seal("dbx_1", "snp_1"))
-        await asyncio.sleep(0.2)
+        while not copying.exists():  # noqa: ASYNC110 - a process of its own makes it
+            await asyncio.sleep(0.01)
         await lab.runtime.stop("dbx_1")
         return (await asyncio.gather(sealing, return_exceptions=True))[0]
 

@@ -110,8 +110,9 @@ def test_a_login_shell_has_job_control_and_hears_of_sizes_and_signals(lab: Lab) 
         master = opened.streams[0]
         read_until(master, b"$ ")
         os.write(master, b"sleep 1000\n")
-        read_until(master, b"sleep 1000\r\n")
-        time.sleep(0.3)
+        deadline = time.monotonic() + WAIT_S
+        while "sleep 1000" not in processes_named(lab, "1000") and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert lab.run(lab.runtime.signal_terminal(opened, signal.SIGINT))
         read_until(master, b"$ ")
         os.write(master, b"echo status=$?; trap 'stty size' WINCH; set | grep ^SHELL=\n")

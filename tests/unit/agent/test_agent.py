@@ -321,6 +321,24 @@ def test_a_policy_that_cannot_be_enforced_denies_everything_and_says_so(world: W
     run(scenario())
 
 
+def test_a_policy_that_only_reports_is_warned_of_and_one_of_an_unknown_mode_denies_everything(world: World) -> None:
+    async def scenario() -> None:
+        async with world.running_agent():
+            cidrs = ("192.0.2.0/24",)
+            world.api.put(make_document(cidrs=cidrs, enforcement="report_only"), make_devbox("a"))
+            await world.until_phase("a", "running")
+            await world.until(lambda: world.api.warnings() == {"policy_report_only"})
+            assert world.driver.state.plans[17].is_report_only
+            revision = world.api.put(make_document(revision=2, cidrs=cidrs, enforcement="audit"))
+            await world.until(lambda: world.api.enforced == revision)
+            await world.until(lambda: world.api.warnings() == {"policy_denied"})
+            assert not world.driver.state.plans[17].live
+            assert world.gate is not None
+            assert world.gate.policies["npol_1"].enforcement == "enforce"
+
+    run(scenario())
+
+
 def test_a_link_that_cannot_be_made_ends_its_devbox_and_no_other(world: World) -> None:
     async def scenario() -> None:
         world.driver.refuse_links = {"a"}

@@ -393,3 +393,56 @@ def test_replies_may_be_used_again_only_while_they_hold() -> None:
     harness.answer("93.184.216.1", ttl_s=5)
     harness.wait(4.5)
     assert harness.ask("example.com").ready_s == [0.5]
+
+
+def test_where_the_policy_only_reports_a_denied_name_is_asked_pinned_and_told() -> None:
+    harness = Harness(make_policy("example.com", report_only=True))
+    client = harness.ask("secret.attacker.example")
+    harness.answer("93.184.216.1")
+    assert client.addresses == {"93.184.216.1"}
+    pinned = ip_address("93.184.216.1")
+    assert harness.sets.addresses(harness.entry().link) == {pinned}
+    assert harness.table.pins.names_of("dbx_1", pinned, harness.clock.now_s) == ("secret.attacker.example",)
+    harness.wait(1.0)
+    assert [(record.verdict, record.reason, record.name) for record in harness.records] == [
+        ("report_only", "name_not_allowed", "secret.attacker.example")
+    ]
+
+
+def test_where_the_policy_only_reports_private_answers_stay_out() -> None:
+    harness = Harness(make_policy(report_only=True))
+    client = harness.ask("secret.attacker.example")
+    harness.answer("10.1.2.3", "169.254.169.254")
+    assert (client.code, client.addresses) == ("NOERROR", set())
+
+
+@pytest.mark.parametrize("kind", ["HTTPS", "SVCB"])
+def test_where_the_policy_only_reports_nothing_may_hide_the_name_of_a_handshake(kind: str) -> None:
+    harness = Harness(make_policy(report_only=True))
+    client = harness.ask("example.com", kind)
+    assert (client.code, client.message.answer, harness.upstream.asked) == ("NOERROR", [], [])
+
+
+def test_where_the_policy_only_reports_other_types_are_relayed() -> None:
+    harness = Harness(make_policy("example.com", report_only=True))
+    for name in ("example.com", "attacker.example"):
+        client = harness.ask(name, "TXT")
+        harness.upstream.answer(upstream_answer("TXT", '"hello"'))
+        assert "hello" in client.message.answer[0].to_text()
+    harness.wait(1.0)
+    assert [(record.verdict, record.name) for record in harness.records] == [
+        ("allow", "example.com"),
+        ("report_only", "attacker.example"),
+    ]
+
+
+def test_where_the_policy_only_reports_a_spent_wildcard_goes_on_giving() -> None:
+    harness = Harness(make_policy("*.example.com", report_only=True))
+    for number in range(300):
+        client = harness.ask(f"n{number}.example.com")
+        harness.answer("93.184.216.1")
+        assert client.code == "NOERROR"
+    # Two batches.
+    harness.wait(1.0)
+    harness.wait(1.0)
+    assert {record.reason for record in harness.records if record.verdict == "report_only"} == {"wildcard_budget"}

@@ -19,7 +19,7 @@ from outgate.wire.dns_answer import Answer, RelayedAnswer
 from support.dns_server import DnsServer, dns_server, make_records
 from support.gate_harness import FakeClock
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 A = Question(b"\7example\3com\0", 1)
 ADDRESS = b"\xc0\0\2\1"
 

@@ -5,7 +5,7 @@ import pytest
 from outgate.dataplane.conntrack import TrackedFlow
 from outgate.dataplane.rejudge import is_allowed_again
 from outgate.model.addresses import Protocol
-from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan, PortCell, grant_of_allow_all
+from outgate.model.plan import GRANT_ALL_BIT, PolicyPlan, PortCell, grant_of_allow_all, grant_of_report
 
 FIRST, LAST = int(IPv4Address("45.45.46.0")), int(IPv4Address("45.45.46.255"))
 CELLS = PolicyPlan(
@@ -16,6 +16,7 @@ CELLS = PolicyPlan(
     (),
 )
 EVERYTHING = PolicyPlan(16, grant_of_allow_all(16), frozenset({grant_of_allow_all(16)}), (), ())
+REPORTING = PolicyPlan(16, grant_of_allow_all(16), frozenset({grant_of_report(16)}), (), ())
 NOTHING = PolicyPlan(16, grant_of_allow_all(16), frozenset(), (), ())
 
 
@@ -43,6 +44,15 @@ def flow(address: str, port: int, mark: int = 19) -> TrackedFlow:
         (EVERYTHING, flow("2002:2d2d:2d01::7", 80), False),
         (EVERYTHING, flow("2002:2d2d:2d02::7", 80), True),
         (NOTHING, flow("45.45.46.1", 443), False),
+        (NOTHING, flow("45.45.46.1", 443, grant_of_report(16)), False),
+        (CELLS, flow("45.45.46.1", 443, grant_of_report(16)), True),
+        (REPORTING, flow("45.45.46.1", 443), True),
+        (REPORTING, flow("2a0f::1", 80), True),
+        (REPORTING, flow("10.1.2.3", 80), False),
+        (REPORTING, flow("fd00::3", 80), False),
+        (REPORTING, flow("64:ff9b::a01:203", 80), False),
+        (REPORTING, flow("45.45.45.1", 80), False),
+        (REPORTING, flow("45.45.46.1", 443, GRANT_ALL_BIT | 16), False),
     ],
 )
 def test_a_flow_lives_on_only_under_a_rule_that_covers_it(plan: PolicyPlan, judged: TrackedFlow, lives: bool) -> None:

@@ -19,7 +19,7 @@ from outgate.dataplane.ruleset import (
     render_replacement,
 )
 from outgate.model.addresses import Protocol
-from outgate.model.plan import AddressCell, PolicyPlan, PortCell, grant_of_allow_all
+from outgate.model.plan import AddressCell, PolicyPlan, PortCell, grant_of_allow_all, grant_of_report
 
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUT = choose_layout("abc123", ())
@@ -50,6 +50,7 @@ CIDR_PLAN = PolicyPlan(
     address_cells=(AddressCell(address("45.45.47.1"), address("45.45.47.1"), 21),),
 )
 EVERYTHING_PLAN = PolicyPlan(17, grant_of_allow_all(17), frozenset({grant_of_allow_all(17)}), (), ())
+REPORTING_PLAN = replace(CIDR_PLAN, live=frozenset({20, 21, grant_of_report(16)}))
 FULL = RouterState(
     plans={17: EVERYTHING_PLAN, 16: CIDR_PLAN},
     devboxes={box.devbox_id: box for box in (link_devbox(LAYOUT, 1, "dbx_b", 17), link_devbox(LAYOUT, 0, "dbx_a", 16))},
@@ -67,6 +68,7 @@ PINS = (
         ("empty.nft", render_replacement(LAYOUT, OPTIONS, RouterState())),
         ("full.nft", render_replacement(LAYOUT, OPTIONS, FULL, PINS)),
         ("tunnels.nft", render_replacement(LAYOUT, replace(OPTIONS, has_tunnels=True), FULL, PINS)),
+        ("reporting.nft", render_replacement(LAYOUT, OPTIONS, replace(FULL, plans={**FULL.plans, 16: REPORTING_PLAN}))),
         ("new_policies.nft", render_new_policies([18, 17])),
         ("removed_policies.nft", render_removed_policies([18, 17])),
     ],
@@ -87,6 +89,15 @@ def test_tunnels_add_four_lines_and_change_none() -> None:
         f"ip daddr {LAYOUT.gateway4} tcp dport {{ 80, 443 }} goto relay4",
         f"ip6 daddr {LAYOUT.gateway6} tcp dport {{ 80, 443 }} goto relay6",
     ]
+
+
+def test_a_policy_that_only_reports_differs_by_one_live_grant() -> None:
+    enforcing = render_replacement(LAYOUT, OPTIONS, FULL).splitlines()
+    reporting = (GOLDEN / "reporting.nft").read_text(encoding="utf-8").splitlines()
+    # Elements of a set end in commas but for the last one.
+    assert {line.rstrip(",") for line in reporting} - {line.rstrip(",") for line in enforcing} == {
+        f"            0x{grant_of_report(16):08x}"
+    }
 
 
 def test_the_text_does_not_depend_on_the_order_of_what_it_is_made_of() -> None:

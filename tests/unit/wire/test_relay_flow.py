@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from outgate.model.flow import BadHandshake, HttpRequest, Opaque, TlsHello
 from outgate.model.names import DomainName
-from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, RuleRef
+from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, ReportOnly, RuleRef
 from outgate.wire.first_bytes import FIRST_BYTES_MAX
 from outgate.wire.http1_page import RefusalStatus
 from outgate.wire.relay_commands import (
@@ -21,6 +21,7 @@ from outgate.wire.relay_commands import (
     Dial,
     Judge,
     Refuse,
+    Report,
     SendUpstream,
 )
 from outgate.wire.relay_flow import HANDSHAKE_S_MAX, FlowPhase, RelayFlow
@@ -441,3 +442,125 @@ def test_cuts_do_not_change_what_goes_upstream(cuts: list[int]) -> None:
             start = cut
     assert sent == GET_A + body + GET_A
     assert judged == [Judge(HttpRequest(host)) for host in (A, A, A, B)]
+
+
+# Flows of a policy that only reports
+
+REPORTED = ReportOnly(NO, RuleRef("enforcement"))
+
+
+def reporting() -> RelayFlow:
+    """A flow to any port, its upstream, which is the address that the box chose, open."""
+    flow = RelayFlow(opens_early=True, now_s=100.0, is_reporting=True)
+    assert flow.begin() == (DIAL_CHOSEN,)
+    assert flow.upstream_opened() == (PASS_DOWN,)
+    return flow
+
+
+def test_a_reported_hello_goes_to_the_chosen_address_and_is_not_vouched_for_by_its_name() -> None:
+    flow, data = reporting(), hello("a.test")
+    assert flow.receive(data, 100.0) == (Judge(TlsHello(A)),)
+    assert flow.judged(REPORTED, is_taught=False) == (SendUpstream(data), PASS_BOTH)
+    assert (flow.name, flow.handshake) == (None, BadHandshake("not inspected"))
+
+
+def test_an_allowed_hello_whose_name_did_not_teach_the_address_goes_there_all_the_same() -> None:
+    flow, data = reporting(), hello("a.test")
+    flow.receive(data, 100.0)
+    assert flow.judged(BY_NAME, is_taught=False) == (SendUpstream(data), PASS_BOTH)
+    assert flow.handshake == BadHandshake("not inspected")
+
+
+@pytest.mark.parametrize("verdict", [REPORTED, BY_NAME])
+def test_a_hello_whose_name_taught_the_address_can_be_judged_again(verdict: ReportOnly | Allow) -> None:
+    flow, data = reporting(), hello("a.test")
+    flow.receive(data, 100.0)
+    assert flow.judged(verdict, is_taught=True) == (SendUpstream(data),)
+    assert (flow.phase, flow.name, flow.handshake) == (FlowPhase.HELLO_SENT, A, TlsHello(A))
+    assert flow.responded(SERVER_HELLO) == (PASS_BOTH,)
+
+
+def second_hello(flow: RelayFlow) -> Commands:
+    flow.receive(hello("a.test"), 100.0)
+    flow.judged(REPORTED, is_taught=True)
+    assert flow.responded(RETRY_REQUEST) == ()
+    return flow.receive(hello("b.test"), 100.1)
+
+
+def test_a_second_hello_with_another_name_passes_and_ends_what_the_first_vouched_for() -> None:
+    flow = reporting()
+    report, sent, passing = second_hello(flow)
+    assert isinstance(report, Report)
+    assert report.deny.reason is DenyReason.BAD_HANDSHAKE
+    assert (sent, passing) == (SendUpstream(hello("b.test")), PASS_BOTH)
+    assert (flow.name, flow.handshake) == (None, BadHandshake("not inspected"))
+
+
+def test_once_the_policy_enforces_a_second_hello_is_refused_again() -> None:
+    flow = reporting()
+    flow.receive(hello("a.test"), 100.0)
+    flow.judged(REPORTED, is_taught=True)
+    flow.stop_reporting()
+    assert flow.responded(RETRY_REQUEST) == ()
+    assert refusal(flow.receive(hello("b.test"), 100.1)).deny.reason is DenyReason.BAD_HANDSHAKE
+
+
+def test_requests_pass_as_they_are_and_each_is_judged() -> None:
+    flow = reporting()
+    assert flow.receive(GET_A, 100.0) == (Judge(HttpRequest(A)),)
+    assert flow.judged(BY_NAME, is_taught=True) == (SendUpstream(GET_A),)
+    assert (flow.phase, flow.handshake) == (FlowPhase.WATCHED, BadHandshake("not inspected"))
+    odd = GET_B.replace(b"Host", b"hOST")
+    assert flow.receive(odd + GET_A, 100.1) == (SendUpstream(odd + GET_A), Judge(HttpRequest(B)))
+    assert flow.judged(REPORTED, is_taught=False) == (Judge(HttpRequest(A)),)
+    assert flow.judged(BY_NAME, is_taught=True) == ()
+    sent, judge = flow.receive(b"GET\n\n", 100.2)
+    assert (sent, isinstance(judge, Judge)) == (SendUpstream(b"GET\n\n"), True)
+    assert flow.judged(REPORTED, is_taught=False) == (PASS_BOTH,)
+    assert flow.phase is FlowPhase.PASSING
+
+
+def test_behind_a_websocket_nothing_is_taken_for_a_request() -> None:
+    flow = reporting()
+    upgrade = GET_A.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    flow.receive(upgrade, 100.0)
+    assert flow.judged(BY_NAME, is_taught=True) == (SendUpstream(upgrade), PASS_BOTH)
+
+
+@pytest.mark.parametrize("data", [b"SSH-2.0-x\r\n", b"\x16\x03\x01\x00\x02xx", b"GET / HTTP/9\r\n\r\n"])
+def test_whatever_else_is_said_passes_too(data: bytes) -> None:
+    flow = reporting()
+    (judge,) = flow.receive(data, 100.0)
+    assert isinstance(judge, Judge)
+    assert flow.judged(REPORTED, is_taught=False) == (SendUpstream(data), PASS_BOTH)
+
+
+def test_silence_and_endless_beginnings_are_reported_and_pass() -> None:
+    late_one, data = reporting(), hello("a.test")[:50]
+    assert late_one.receive(data, 100.0) == ()
+    report, *rest = late_one.expire(100.0 + HANDSHAKE_S_MAX)
+    assert isinstance(report, Report)
+    assert (report.deny.reason, rest) == (DenyReason.HANDSHAKE_TIMEOUT, [SendUpstream(data), PASS_BOTH])
+    long_one, data = reporting(), b"GET /" + b"x" * FIRST_BYTES_MAX
+    report, *rest = long_one.receive(data, 100.0)
+    assert isinstance(report, Report)
+    assert (report.deny.reason, rest) == (DenyReason.HANDSHAKE_TOO_LONG, [SendUpstream(data), PASS_BOTH])
+
+
+def test_a_client_that_only_listens_is_asked_about_nothing() -> None:
+    assert reporting().client_finished() == (PASS_BOTH,)
+
+
+def test_what_the_client_said_waits_for_the_connection() -> None:
+    flow = RelayFlow(opens_early=True, now_s=100.0, is_reporting=True)
+    flow.receive(GET_B, 100.0)
+    assert flow.judged(REPORTED, is_taught=False) == ()
+    assert flow.upstream_opened() == (SendUpstream(GET_B),)
+    assert flow.phase is FlowPhase.WATCHED
+
+
+def test_once_the_policy_enforces_a_flow_that_has_said_nothing_is_judged_as_any() -> None:
+    flow = reporting()
+    flow.stop_reporting()
+    flow.receive(hello("b.test"), 100.0)
+    assert refusal(flow.judged(NO, is_taught=False)) == Refuse(NO, None)
