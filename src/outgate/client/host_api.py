@@ -11,6 +11,7 @@ import msgspec
 
 from outgate.client.transport import PeerRefusedError, PeerUnreachableError, checked, open_async_client
 from outgate.model.desired import BuildLogPart, DesiredState, FlowBatch, HostReport
+from outgate.model.measures import HostMeasures
 
 _ANSWER_WAIT_S: Final = 10.0
 """On top of what the api was asked to wait."""
@@ -77,6 +78,10 @@ class HostApiClient:
     async def store_flows(self, batch: FlowBatch) -> None:
         """Hand in decisions; again with the same number does nothing. Raises as the others do."""
         await self._post("/internal/v1/flows", batch)
+
+    async def store_measures(self, measures: HostMeasures) -> None:
+        """Hand in what was counted. Raises as the others do."""
+        await self._post("/internal/v1/measures", measures)
 
     async def _post(self, path: str, document: msgspec.Struct) -> None:
         request = self._client.build_request(

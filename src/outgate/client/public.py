@@ -3,7 +3,7 @@
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -106,6 +106,10 @@ class OutgateClient:
     def simulate_policy(self, policy_id: str, body: Mapping[str, object]) -> JsonObject:
         """What the update ``body`` would have changed in the last hours."""
         return self._call("POST", f"/v1/network-policies/{policy_id}/simulate", body)
+
+    def suggest_policy(self, policy_id: str, body: Mapping[str, object]) -> JsonObject:
+        """What the policy should allow, by what its devboxes did lately."""
+        return self._call("POST", f"/v1/network-policies/{policy_id}/suggest", body)
 
     def create_devbox(self, body: Mapping[str, object]) -> JsonObject:
         """The view of a new devbox; it is not running yet."""
@@ -227,6 +231,41 @@ class OutgateClient:
         """The view of the deleted secret."""
         return self._call("POST", f"/v1/secrets/{quote(name, safe='')}/delete", {})
 
+    def create_webhook(self, body: Mapping[str, object]) -> JsonObject:
+        """The view of a new webhook, with its secret."""
+        return self._call("POST", "/v1/webhooks", body)
+
+    def list_webhooks(self) -> Iterator[JsonObject]:
+        """Every webhook of the account, newest first."""
+        return self._pages("/v1/webhooks", "webhooks", {})
+
+    def get_webhook(self, webhook_id: str) -> JsonObject:
+        """The view of a webhook."""
+        return self._call("GET", f"/v1/webhooks/{quote(webhook_id, safe='')}")
+
+    def update_webhook(self, webhook_id: str, body: Mapping[str, object]) -> JsonObject:
+        """The view after a partial update."""
+        return self._call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}", body)
+
+    def delete_webhook(self, webhook_id: str) -> JsonObject:
+        """The view of the deleted webhook."""
+        return self._call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/delete", {})
+
+    def try_webhook(self, webhook_id: str) -> JsonObject:
+        """The view of a delivery that is about to be tried."""
+        return self._call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/test", {})
+
+    def rotate_webhook_secret(self, webhook_id: str, overlap_s: int | None) -> JsonObject:
+        """The view of a webhook with its new secret; the old one signs, too, for so long (a day when None)."""
+        body = {} if overlap_s is None else {"overlap_seconds": overlap_s}
+        return self._call("POST", f"/v1/webhooks/{quote(webhook_id, safe='')}/secret", body)
+
+    def list_webhook_deliveries(self, webhook_id: str, *, limit: int) -> list[JsonObject]:
+        """The webhook's latest deliveries, newest first."""
+        place = f"/v1/webhooks/{quote(webhook_id, safe='')}/deliveries"
+        deliveries: list[JsonObject] = self._call("GET", place, params={"limit": str(limit)})["deliveries"]
+        return deliveries
+
     def create_blueprint(self, body: Mapping[str, object]) -> JsonObject:
         """The view of a new blueprint; it is not built yet."""
         return self._call("POST", "/v1/blueprints", body)
@@ -252,21 +291,21 @@ class OutgateClient:
         """One page of decisions, newest first; ``filters`` such as ``devbox_id`` or ``verdict`` go to the server."""
         return self._call("GET", "/v1/network-flows", params=filters)
 
-    def follow_flows(self, after: int, **filters: str) -> Iterator[JsonObject]:
-        """Decisions after number ``after``, oldest first, as they come; without end."""
-        while True:
-            params = {**filters, "starting_after": str(after)}
-            for flow in self._events("/v1/network-flows/stream", params):
-                after = flow["number"]
-                yield flow
+    def follow_flows(self, after: int, *, on_open: Callable[[], None], **filters: str) -> Iterator[JsonObject]:
+        """Decisions after number ``after``, oldest first, as they come, until the server ends the stream.
 
-    def _events(self, path: str, params: Mapping[str, str]) -> Iterator[JsonObject]:
+        ``on_open`` is called once the server has begun to answer. (flow_following goes on through such ends.)
+        """
+        return self._events("/v1/network-flows/stream", {**filters, "starting_after": str(after)}, on_open)
+
+    def _events(self, path: str, params: Mapping[str, str], on_open: Callable[[], None]) -> Iterator[JsonObject]:
         """The data of the server's events, each of which is one line of JSON; ends when the server breaks off."""
         try:
             with self._client.stream("GET", path, params=params) as response:
                 if not response.is_success:
                     response.read()
                     checked(response)
+                on_open()
                 is_error = False
                 for line in response.iter_lines():
                     if line.startswith("event:"):

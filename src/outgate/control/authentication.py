@@ -36,6 +36,7 @@ async def authenticate(services: Services, key: str, client: str) -> Caller:
         lambda: services.database.read(lambda connection: _find_caller(connection, presented)),
     )
     if caller is None:
+        services.metrics.auth_failures.labels("api_key").inc()
         raise unknown_key()
     services.known_keys.add(presented.digest, caller)
     return caller
@@ -63,8 +64,23 @@ async def authenticate_host(services: Services, token: str, client: str) -> Host
         lambda: services.database.read(lambda connection: _find_host(connection, presented)),
     )
     if host is None:
+        services.metrics.auth_failures.labels("host_token").inc()
         raise UnauthorizedError("The host token is not valid.")
     return host
+
+
+async def check_metrics_token(services: Services, token: str, expected: str, client: str) -> None:
+    """Raise UnauthorizedError unless ``token`` is the expected one, TooManyAttemptsError as for keys."""
+    presented = digest_secret(token[: KEY_LENGTH_MAX + 1])
+    wanted = digest_secret(expected)
+
+    async def compare() -> bool | None:
+        return presented.equals(wanted.digest) or None
+
+    if await services.metrics_attempts.look(client, presented.digest, services.settings.auth_failures_max, compare):
+        return
+    services.metrics.auth_failures.labels("metrics_token").inc()
+    raise UnauthorizedError("The token is not valid; it is what OUTGATE_METRICS_TOKEN says.")
 
 
 def _find_host(connection: Connection, presented: SecretDigest) -> HostRow | None:

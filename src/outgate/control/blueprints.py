@@ -19,7 +19,7 @@ from outgate.control.errors import NotFoundError
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.placement import choose_host
 from outgate.control.policy_references import find_policy_reference
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim_new, unless_deleted
 from outgate.control.secrets import check_secrets
 from outgate.control.services import Services
 from outgate.control.start_images import STOCK_START, StartImage
@@ -64,12 +64,15 @@ async def create_blueprint(services: Services, call: Call, given: BlueprintInput
 
 def _create(tx: Connection, services: Services, call: Call, given: BlueprintInput, spec: BlueprintSpec) -> BlueprintRow:
     blueprint_id = services.ids.make(IdPrefix.BLUEPRINT, call.now_ms)
-    made = claim(tx, call.request, blueprint_id, call.now_ms)
-    if made is not None:
-        row = _find_own(tx, call, made)
-        if row.delete_time_ms is None:
-            return row
-        reclaim(tx, call.request, blueprint_id, call.now_ms)
+    known = claim_new(
+        tx,
+        call.request,
+        blueprint_id,
+        call.now_ms,
+        lambda made: unless_deleted(find_blueprint(tx, call.account_id, made)),
+    )
+    if known is not None:
+        return known
     lock_account(tx, call.account_id)
     _check_limits(tx, services, call)
     policy_id = _find_policy(tx, call, given.network_policy_id, "network_policy_id")
@@ -213,13 +216,6 @@ def blueprint_not_found(blueprint_id: str) -> NotFoundError:
     """The refusal for ids that name no blueprint of the caller's."""
     shown = blueprint_id if is_id(IdPrefix.BLUEPRINT, blueprint_id) else repr(blueprint_id[:80])
     return NotFoundError(f"Blueprint {shown} not found.", code="blueprint_not_found")
-
-
-def _find_own(tx: Connection, call: Call, blueprint_id: str) -> BlueprintRow:
-    row = find_blueprint(tx, call.account_id, blueprint_id)
-    if row is None:
-        raise blueprint_not_found(blueprint_id)
-    return row
 
 
 def _find_own_locked(tx: Connection, call: Call, blueprint_id: str) -> BlueprintRow:

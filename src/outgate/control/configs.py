@@ -13,7 +13,7 @@ from outgate.control.calls import Call
 from outgate.control.config_input import ConfigDocument, ConfigInput, merge_config
 from outgate.control.errors import ConflictError, NotFoundError
 from outgate.control.ids import IdPrefix, is_id
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim, claim_new, unless_deleted
 from outgate.control.secrets import find_secret_reference
 from outgate.control.services import Services
 from outgate.control.texts import parse_name
@@ -72,12 +72,15 @@ async def create_config(services: Services, call: Call, kind: ConfigKind, given:
 
     def create(tx: Connection) -> ConfigRow:
         config_id = services.ids.make(_PREFIXES[kind], call.now_ms)
-        made = claim(tx, call.request, config_id, call.now_ms)
-        if made is not None:
-            known = find_config(tx, call.account_id, kind, made)
-            if known is not None and known.delete_time_ms is None:
-                return known
-            reclaim(tx, call.request, config_id, call.now_ms)
+        known = claim_new(
+            tx,
+            call.request,
+            config_id,
+            call.now_ms,
+            lambda made: unless_deleted(find_config(tx, call.account_id, kind, made)),
+        )
+        if known is not None:
+            return known
         lock_account(tx, call.account_id)
         _check_limit(tx, call, services.settings.configs_max)
         _check_name(tx, call, kind, name)

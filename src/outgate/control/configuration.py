@@ -5,7 +5,9 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from outgate.model.addresses import IPAddress
 from outgate.model.flow import HostContext
+from outgate.model.names import DomainName
 
 GIB: Final = 1024**3
 AUTH_FAILURES_MAX: Final = 60
@@ -36,7 +38,10 @@ class ApiSettings:
     ``ssh_host`` is where the SSH server is reached, None while it is off.
     ``auth_failures_max``: wrong keys that one client may show in a minute, 0 for any number. ``proxies``: whose
     ``X-Forwarded-For`` says who the client is.
-    ``flows_max`` and ``flow_days_max`` bound the flow log.
+    ``flows_max`` and ``flow_days_max`` bound the flow log. ``metrics_token``: who shows it may read metrics; None
+    leaves them to this host.
+    ``webhook_networks``: special addresses to which webhooks may be delivered; ``webhook_http_hosts``: hosts that may
+    be reached without TLS.
     """
 
     default_policy: DefaultPolicy = DefaultPolicy.ALLOW_ALL
@@ -64,3 +69,7 @@ class ApiSettings:
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     flows_max: int = 1_000_000
     flow_days_max: int = 7
+    metrics_token: str | None = field(default=None, repr=False)
+    webhooks_max: int = 20
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    webhook_http_hosts: tuple[DomainName | IPAddress, ...] = ()

@@ -23,15 +23,21 @@ async def await_enforcement(services: Services, seq: int, devboxes_by_host: Mapp
     The agent's report wakes the wait at once when it came to this process. Where api processes share the store, a
     report may have gone to another one; the hosts' rows tell, every ``poll_s``.
     """
-    deadline_s = monotonic_s() + services.settings.enforce_wait_s_max
+    began_s = monotonic_s()
+    deadline_s = began_s + services.settings.enforce_wait_s_max
     waiting = set(devboxes_by_host)
-    with services.wakeups.watch(*(Topic(Subject.ENFORCED, host_id) for host_id in waiting)) as watch:
+    topics = [Topic(Subject.ENFORCED, host_id) for host_id in waiting]
+    with services.telemetry.enforcing(), services.wakeups.watch(*topics) as watch:
         while waiting:
             waiting -= await _find_enforcing(services, waiting, seq)
             left_s = deadline_s - monotonic_s()
             if not waiting or left_s <= 0:
                 break
             await watch.wait(min(left_s, services.poll_s))
+    if waiting:
+        services.metrics.updates_late.inc()
+    elif devboxes_by_host:
+        services.metrics.update_enforced.observe(monotonic_s() - began_s)
     total = sum(devboxes_by_host.values())
     return Enforcement(total - sum(devboxes_by_host[host_id] for host_id in waiting), total)
 

@@ -11,7 +11,7 @@ from outgate.control.callers import Caller
 from outgate.control.devbox_reading import get_devbox
 from outgate.control.devboxes import devbox_not_found
 from outgate.control.ids import IdPrefix, is_id
-from outgate.control.judgement import Check, Target, judge
+from outgate.control.judgement import DNS_OVER_TLS_PORT, Check, Target, decisive, judge
 from outgate.control.policy_documents import decode_policy
 from outgate.control.policy_reading import get_policy, read_live_policy
 from outgate.control.services import Services
@@ -26,7 +26,6 @@ from outgate.model.verdict import Verdict
 from outgate.store.devboxes import find_devbox
 
 _PORT_DEFAULT: Final = 443
-_DNS_OVER_TLS_PORT: Final = 853
 _WITH_PORTS: Final = frozenset({Protocol.TCP, Protocol.UDP})
 
 
@@ -43,12 +42,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The verdict, which revision of the policy gave it, and every check on the way to it; the last one decided."""
+    """What decided, which revision of the policy it was, and every check on the way."""
 
-    verdict: Verdict
+    decided: Check
     policy_id: str
     revision: int
     checks: tuple[Check, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The answer."""
+        return self.decided.verdict
 
 
 async def explain(services: Services, caller: Caller, policy_id: str, question: Question) -> Explanation:
@@ -79,7 +83,7 @@ def _explain(services: Services, caller: Caller, document: PolicyDocument, targe
     policy, _ = policy_from_document(document)
     context = services.settings.context
     checks = judge(prepare_policy(policy, context), target, caller.account_id, context)
-    return Explanation(checks[-1].verdict, policy.id, policy.revision, checks)
+    return Explanation(decisive(checks), policy.id, policy.revision, checks)
 
 
 def _check_devbox(tx: Connection, caller: Caller, devbox_id: str, policy_id: str) -> None:
@@ -96,7 +100,7 @@ def _parse_target(question: Question) -> Target:
         raise InvalidValueError("Say where to: give hostname, address, or both.", field="hostname", code="missing")
     port = _parse_port(question)
     target = Target(_parse_name(question.hostname), _parse_address(question.address), port, question.protocol)
-    is_by_name = target.protocol is Protocol.TCP and port != _DNS_OVER_TLS_PORT
+    is_by_name = target.protocol is Protocol.TCP and port != DNS_OVER_TLS_PORT
     if target.address is None and not is_by_name:
         message = "Host names are reached over TCP on ports other than 853; for anything else give the address, too."
         raise InvalidValueError(message, field="address", code="missing")

@@ -59,15 +59,21 @@ class FlowPage:
 async def take_flows(services: Services, host: HostRow, batch: FlowBatch) -> None:
     """Keep what a host's devboxes did; once, however often it is sent. What is not the host's is dropped."""
 
-    def take(tx: Connection) -> frozenset[str]:
+    def take(tx: Connection) -> list[dict[str, Any]] | None:
         if not advance_feed(tx, host.id, batch.boot_id[:64], batch.number, dropped=batch.dropped):
-            return frozenset()
+            return None
         accounts = find_accounts(tx, host.id, {record.devbox_id for record in batch.records})
         rows = [_row(record, accounts[record.devbox_id]) for record in batch.records if record.devbox_id in accounts]
         insert_flows(tx, rows)
-        return frozenset(accounts.values())
+        return rows
 
-    concerned = await services.database.write(take)
+    rows = await services.database.write(take)
+    if rows is None:
+        return
+    services.metrics.records_stored.inc(len(rows))
+    services.metrics.records_foreign.inc(len(batch.records) - len(rows))
+    services.telemetry.decided(rows)
+    concerned = {row["account_id"] for row in rows}
     services.wakeups.notify(*(Topic(Subject.FLOWS, account_id) for account_id in concerned))
 
 
@@ -100,20 +106,24 @@ async def follow_flows(
             after = await read_as(services, caller, find_last_number)
             yield ()
         while monotonic_s() < ends_s:
-            rows = await _read_after(services, caller, wanted, after)
+            rows, after = await _read_after(services, caller, wanted, after)
             if rows:
-                after = rows[-1].number
                 yield rows
             if len(rows) < FOLLOWED_PAGE:
                 await watch.wait(LOOK_EVERY_S)
 
 
-async def _read_after(services: Services, caller: Caller, wanted: FlowFilter, after: int) -> tuple[FlowRow, ...]:
-    return await read_as(
-        services,
-        caller,
-        lambda tx: tuple(list_flows_after(tx, caller.account_id, wanted, after=after, limit=FOLLOWED_PAGE)),
-    )
+async def _read_after(
+    services: Services, caller: Caller, wanted: FlowFilter, after: int
+) -> tuple[tuple[FlowRow, ...], int]:
+    """The next records, and the number up to which there are no others: what does not fit is looked at once."""
+
+    def read(tx: Connection) -> tuple[tuple[FlowRow, ...], int]:
+        rows = tuple(list_flows_after(tx, caller.account_id, wanted, after=after, limit=FOLLOWED_PAGE))
+        is_all = len(rows) < FOLLOWED_PAGE
+        return rows, max(after, find_last_number(tx)) if is_all else rows[-1].number
+
+    return await read_as(services, caller, read)
 
 
 async def forget_old_flows(services: Services, now_ms: int) -> int:

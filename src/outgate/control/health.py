@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from sqlalchemy import Connection
 
 from outgate.clock import monotonic_s
+from outgate.control.hosts import find_wanted
 from outgate.control.services import Services
 from outgate.model.desired import HostWarning
 from outgate.store.errors import StoreError
@@ -21,11 +23,18 @@ _WARNINGS: Final = msgspec.json.Decoder(tuple[HostWarning, ...])
 
 @dataclass(frozen=True, slots=True)
 class HostHealth:
-    """One host: ``problem`` is a sentence, or None when it enforces."""
+    """One host: ``problem`` is a sentence, or None when it enforces.
+
+    ``wanted`` and ``enforced`` are desired-state revisions: what concerns it, and what is in force on it. ``seen_ms``
+    is when it was last heard of (Unix milliseconds, stored every few seconds; 0: never).
+    """
 
     name: str
     problem: str | None
     warnings: tuple[HostWarning, ...]
+    wanted: int = 0
+    enforced: int = 0
+    seen_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +48,10 @@ class Health:
 async def observe_health(services: Services, now_ms: int) -> Health:
     """The state of the store and of each host."""
     try:
-        rows = await services.database.read(list_hosts)
+        rows, wanted = await services.database.read(lambda tx: _read_hosts(tx, services))
     except StoreError as error:
         return Health(error.message)
-    hosts = tuple(_observe_host(services, row, now_ms) for row in rows)
+    hosts = tuple(_observe_host(services, row, wanted[row.id], now_ms) for row in rows)
     if not hosts:
         return Health("There is no host yet; start an agent.")
     if all(host.problem is not None for host in hosts):
@@ -50,12 +59,24 @@ async def observe_health(services: Services, now_ms: int) -> Health:
     return Health(None, hosts)
 
 
-def _observe_host(services: Services, row: HostRow, now_ms: int) -> HostHealth:
+def _read_hosts(tx: Connection, services: Services) -> tuple[list[HostRow], dict[str, int]]:
+    """All hosts, and which revision each should enforce by now."""
+    rows = list_hosts(tx)
+    return rows, {row.id: find_wanted(tx, row.id, enforced=_enforced(services, row)) for row in rows}
+
+
+def _enforced(services: Services, row: HostRow) -> int:
+    heard = services.presence.enforced(row.id)
+    return row.enforced if heard is None else heard
+
+
+def _observe_host(services: Services, row: HostRow, wanted: int, now_ms: int) -> HostHealth:
     warnings = _WARNINGS.decode(row.warnings)
     if _lacks_front(services, row):
         text = "The tunnel front is not connected; tunnels do not answer until it is, and it is being started again."
         warnings += (HostWarning(FRONT_DOWN, text),)
-    return HostHealth(row.name, _find_problem(services, row, now_ms), warnings)
+    problem = _find_problem(services, row, now_ms)
+    return HostHealth(row.name, problem, warnings, wanted, _enforced(services, row), row.seen_time_ms)
 
 
 def _lacks_front(services: Services, row: HostRow) -> bool:

@@ -116,6 +116,20 @@ def _read_desired_state(tx: Connection, services: Services, host_id: str, after:
     )
 
 
+def find_wanted(tx: Connection, host_id: str, *, enforced: int) -> int:
+    """The revision that the host should enforce: the newest, or ``enforced`` when nothing newer concerns it."""
+    seq = read_seq(tx)
+    if enforced <= 0 or enforced > seq:
+        return seq
+    has_news = (
+        list_for_host(tx, host_id, after=enforced)
+        or list_builds_for_host(tx, host_id, after=enforced)
+        or list_changed_policies(tx, host_id, after=enforced)
+        or list_changed_build_policies(tx, host_id, after=enforced)
+    )
+    return seq if has_news else enforced
+
+
 def _read_policies(tx: Connection, policy_ids: set[str]) -> tuple[PolicyDocument, ...]:
     if not policy_ids:
         return ()

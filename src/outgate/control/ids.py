@@ -30,6 +30,8 @@ class IdPrefix(StrEnum):
     SECRET = "sec_"  # noqa: S105 - the prefix of an id
     GATEWAY_CONFIG = "gwc_"
     MCP_CONFIG = "mcp_"
+    WEBHOOK = "whk_"
+    DELIVERY = "msg_"
 
 
 _SHAPES: Final = {prefix: re.compile(rf"{prefix}[0-9A-Za-z]{{{_LENGTH}}}\Z", re.ASCII) for prefix in IdPrefix}

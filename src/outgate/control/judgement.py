@@ -1,6 +1,6 @@
 """What a policy says to something that might leave, check by check, in the order in which a devbox would meet them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,9 +9,10 @@ from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, TlsHello, Unseen
 from outgate.model.names import DomainName
 from outgate.model.tunnels import is_below_tunnel_domain
-from outgate.model.verdict import Allow, AllowReason, EnforcementPoint, Verdict
+from outgate.model.verdict import Allow, AllowReason, Deny, EnforcementPoint, ReportOnly, Verdict
 
 _HTTP_PORT: Final = 80
+DNS_OVER_TLS_PORT: Final = 853
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,19 @@ class Check:
 
 
 def judge(policy: PreparedPolicy, target: Target, account_id: str, context: HostContext) -> tuple[Check, ...]:
-    """The checks up to the first that denies, or all of them: never empty, and the last one's verdict is the answer."""
+    """The checks up to the first that denies, or all of them: never empty. :func:`decisive` is the answer."""
     checks: list[Check] = []
     for check in _checks(policy, target, account_id, context):
         checks.append(check)
-        if not isinstance(check.verdict, Allow):
+        if isinstance(check.verdict, Deny):
             break
     return tuple(checks)
+
+
+def decisive(checks: Sequence[Check]) -> Check:
+    """The check whose verdict is the answer: a denial, else what is only reported first, else the last."""
+    reported = (check for check in checks if isinstance(check.verdict, ReportOnly))
+    return checks[-1] if isinstance(checks[-1].verdict, Deny) else next(reported, checks[-1])
 
 
 def _checks(policy: PreparedPolicy, target: Target, account_id: str, context: HostContext) -> Iterator[Check]:
@@ -58,10 +65,17 @@ def _checks(policy: PreparedPolicy, target: Target, account_id: str, context: Ho
     flow = Flow(target.protocol, address, target.port, _handshake(target))
     by_flow = decide_flow(policy, flow, () if name is None else (name,), context)
     is_by_name = isinstance(by_flow, Allow) and by_flow.reason is AllowReason.HOSTNAME
-    yield Check(EnforcementPoint.RELAY if is_by_name else EnforcementPoint.KERNEL, by_flow)
+    is_read = isinstance(by_flow, ReportOnly) and _is_relayed(target)
+    yield Check(EnforcementPoint.RELAY if is_by_name or is_read else EnforcementPoint.KERNEL, by_flow)
     if name is not None and is_by_name:
         # The relay connects the flow anew, to an address of the named host.
         yield Check(EnforcementPoint.RELAY, decide_answer(policy, name, address, context, port=target.port))
+
+
+def _is_relayed(target: Target) -> bool:
+    """Whether the relay reads what a policy that only reports lets pass by a name."""
+    is_tcp = target.protocol == Protocol.TCP and target.port != DNS_OVER_TLS_PORT
+    return is_tcp and target.name is not None
 
 
 def _handshake(target: Target) -> Handshake:

@@ -17,7 +17,7 @@ from outgate.control.calls import Call
 from outgate.control.errors import ConflictError, NotFoundError
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.object_tickets import ObjectTicket, TransferKind, make_ticket
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim, claim_new
 from outgate.control.services import Services
 from outgate.control.texts import parse_metadata, parse_name
 from outgate.control.transactions import read_as, write_as
@@ -118,12 +118,13 @@ async def create_object(services: Services, call: Call, given: ObjectInput) -> N
 
 
 def _create(tx: Connection, services: Services, call: Call, wanted: ObjectRow) -> ObjectRow:
-    made = claim(tx, call.request, wanted.id, call.now_ms)
-    if made is not None:
+    def find_live(made: str) -> ObjectRow | None:
         row = find_object(tx, made)
-        if row is not None and row.end_time_ms is None:
-            return row
-        reclaim(tx, call.request, wanted.id, call.now_ms)
+        return None if row is None or row.end_time_ms is not None else row
+
+    known = claim_new(tx, call.request, wanted.id, call.now_ms, find_live)
+    if known is not None:
+        return known
     lock_account(tx, call.account_id)
     objects_max = services.settings.objects_max
     if read_usage(tx, call.account_id).count >= objects_max:

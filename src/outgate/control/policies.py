@@ -15,7 +15,7 @@ from outgate.control.errors import ConflictError, NotFoundError
 from outgate.control.ids import IdPrefix, is_id
 from outgate.control.policy_documents import decode_policy, encode_policy, finish_merge, merge_change
 from outgate.control.policy_input import PolicyChange, PolicyInput, check_complexity, parse_policy_input
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim, claim_new, unless_deleted
 from outgate.control.services import Services
 from outgate.control.transactions import write_as
 from outgate.control.wakeups import Subject, Topic
@@ -67,12 +67,11 @@ async def create_policy(services: Services, call: Call, given: PolicyInput) -> P
 
 def _create(tx: Connection, services: Services, call: Call, name: str, change: PolicyChange) -> PolicyRow:
     policy_id = services.ids.make(IdPrefix.POLICY, call.now_ms)
-    made = claim(tx, call.request, policy_id, call.now_ms)
-    if made is not None:
-        policy = find_policy(tx, call.account_id, made)
-        if policy is not None and policy.delete_time_ms is None:
-            return policy
-        reclaim(tx, call.request, policy_id, call.now_ms)
+    known = claim_new(
+        tx, call.request, policy_id, call.now_ms, lambda made: unless_deleted(find_policy(tx, call.account_id, made))
+    )
+    if known is not None:
+        return known
     lock_account(tx, call.account_id)
     _check_limit(tx, call, services.settings.policies_max)
     _check_name(tx, call, name)
@@ -92,6 +91,7 @@ def _create(tx: Connection, services: Services, call: Call, name: str, change: P
         seq=numbers.seq,
         description=change.description,
         document=encode_policy(document),
+        enforcement=document.enforcement,
     )
     insert_policy(tx, policy, key_id=call.key_id)
     return policy
@@ -141,6 +141,7 @@ def _advance(tx: Connection, call: Call, policy: PolicyRow, change: PolicyChange
         seq=numbers.seq,
         description=description,
         document=encode_policy(document),
+        enforcement=document.enforcement,
         # The clock may step back between two updates; a policy's own time does not.
         update_time_ms=max(call.now_ms, policy.update_time_ms),
     )

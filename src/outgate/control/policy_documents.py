@@ -45,6 +45,8 @@ def merge_change(document: PolicyDocument, change: PolicyChange) -> Merge:
     fields: dict[str, object] = dict(change.flags)
     if change.name is not None:
         fields["name"] = change.name
+    if change.enforcement is not None:
+        fields["enforcement"] = change.enforcement.value
     if change.allowed_hostnames is not None:
         fields["allowed_hostnames"] = tuple(pattern.spelling for pattern in change.allowed_hostnames)
     merged = msgspec.structs.replace(document, **fields)

@@ -13,7 +13,16 @@ from outgate.model.addresses import PortRange, Protocol, parse_cidr, parse_port_
 from outgate.model.flow import HostContext
 from outgate.model.names import HostPattern, parse_host_pattern
 from outgate.model.plan import GRANT_FIRST
-from outgate.model.policy import CIDRS_MAX, HOSTNAMES_MAX, PORTS_PER_CIDR_MAX, CidrRule, EgressRules, NetworkPolicy
+from outgate.model.policy import (
+    CIDRS_MAX,
+    EGRESS_FLAGS,
+    HOSTNAMES_MAX,
+    PORTS_PER_CIDR_MAX,
+    CidrRule,
+    EgressRules,
+    EnforcementMode,
+    NetworkPolicy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ class PolicyInput:
     allow_runloop_mirrors: bool | None = None
     allowed_hostnames: tuple[str, ...] | None = None
     allowed_cidrs: tuple[CidrInput, ...] | None = None
+    enforcement: EnforcementMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +67,20 @@ class PolicyChange:
     flags: dict[str, bool]
     allowed_hostnames: tuple[HostPattern, ...] | None
     allowed_cidrs: tuple[CidrRule, ...] | None
+    enforcement: EnforcementMode | None = None
 
 
 def parse_policy_input(given: PolicyInput) -> PolicyChange:
     """``given`` as values. Raises InvalidValueError naming the field, the index and what to write instead."""
     hostnames, cidrs = given.allowed_hostnames, given.allowed_cidrs
-    flags = {
-        "allow_all": given.allow_all,
-        "allow_devbox_to_devbox": given.allow_devbox_to_devbox,
-        "allow_agent_gateway": given.allow_agent_gateway,
-        "allow_mcp_gateway": given.allow_mcp_gateway,
-        "allow_runloop_mirrors": given.allow_runloop_mirrors,
-    }
+    flags: dict[str, bool | None] = {flag: getattr(given, flag) for flag in EGRESS_FLAGS}
     return PolicyChange(
         name=None if given.name is None else parse_name(given.name),
         description=None if given.description is None else parse_text(given.description, field="description"),
         flags={name: flag for name, flag in flags.items() if flag is not None},
         allowed_hostnames=None if hostnames is None else _parse_hostnames(hostnames),
         allowed_cidrs=None if cidrs is None else _parse_cidrs(cidrs),
+        enforcement=given.enforcement,
     )
 
 

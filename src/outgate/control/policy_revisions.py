@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -17,15 +17,8 @@ from outgate.control.services import Services
 from outgate.control.transactions import read_as
 from outgate.core.documents import policy_from_document
 from outgate.model.desired import CidrDocument, PolicyDocument
+from outgate.model.policy import EGRESS_FLAGS
 from outgate.store.policies import RevisionRow, find_revision
-
-FLAGS: Final = (
-    "allow_all",
-    "allow_devbox_to_devbox",
-    "allow_agent_gateway",
-    "allow_mcp_gateway",
-    "allow_runloop_mirrors",
-)
 
 T = TypeVar("T")
 
@@ -43,6 +36,8 @@ class RevisionDiff:
     hostnames_removed: tuple[str, ...]
     cidrs_added: tuple[CidrDocument, ...]
     cidrs_removed: tuple[CidrDocument, ...]
+    enforcement: str | None
+    """As ``revision`` has it; None when both have the same."""
 
 
 async def get_revision(services: Services, caller: Caller, policy_id: str, revision: int) -> RevisionRow:
@@ -66,11 +61,12 @@ async def diff_revisions(
         policy_id,
         revision,
         against,
-        {flag: getattr(new, flag) for flag in FLAGS if getattr(new, flag) != getattr(old, flag)},
+        {flag: getattr(new, flag) for flag in EGRESS_FLAGS if getattr(new, flag) != getattr(old, flag)},
         added,
         removed,
         cidrs_added,
         cidrs_removed,
+        new.enforcement if new.enforcement != old.enforcement else None,
     )
 
 
@@ -82,13 +78,14 @@ async def restore_revision(services: Services, call: Call, policy_id: str, revis
     """
     row = await get_revision(services, call.caller, policy_id, revision)
     document = decode_policy(row.document)
-    egress = policy_from_document(document)[0].egress
+    policy = policy_from_document(document)[0]
     change = PolicyChange(
         name=None,
         description=None,
-        flags={flag: getattr(document, flag) for flag in FLAGS},
-        allowed_hostnames=egress.allowed_hostnames,
-        allowed_cidrs=egress.allowed_cidrs,
+        flags={flag: getattr(document, flag) for flag in EGRESS_FLAGS},
+        allowed_hostnames=policy.egress.allowed_hostnames,
+        allowed_cidrs=policy.egress.allowed_cidrs,
+        enforcement=policy.enforcement,
     )
     return await apply_change(services, call, policy_id, change)
 

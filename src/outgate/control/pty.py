@@ -75,6 +75,7 @@ async def find_pty_place(services: Services, key: str, token: str, client: str) 
         lambda: services.database.read(lambda tx: _find_tunnel(tx, key, shown)),
     )
     if row is None:
+        services.metrics.auth_failures.labels("pty_token").inc()
         raise _unauthorized()
     return await find_running(services, row.account_id, row.devbox_id)
 

@@ -6,8 +6,9 @@ path, for 24 hours, and only as long as the thing it made is still there.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -26,6 +27,15 @@ REMEMBERED_MAX: Final = 1_000_000
 """Some 150 MB; reached only by a thousand changes a second for a quarter of an hour. The oldest go first."""
 _BATCH: Final = 5_000
 """Rows per cleaning transaction: a few milliseconds, so that no writer waits for the cleaning."""
+
+
+class _Deletable(Protocol):
+    @property
+    def delete_time_ms(self) -> int | None: ...
+
+
+T = TypeVar("T")
+D = TypeVar("D", bound=_Deletable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +73,25 @@ def claim(tx: Connection, request: RequestKey | None, resource_id: str, now_ms: 
     return known.resource_id
 
 
-def reclaim(tx: Connection, request: RequestKey | None, resource_id: str, now_ms: int) -> None:
-    """What the call made is gone: remember that it makes ``resource_id`` now."""
-    if request is not None:
+def claim_new(
+    tx: Connection, request: RequestKey | None, resource_id: str, now_ms: int, find_live: Callable[[str], T | None]
+) -> T | None:
+    """What this call made before, if that is still there; else None: it makes ``resource_id``, which is remembered.
+
+    ``find_live`` returns what goes by an id, None when it is gone. Raises what :func:`claim` raises.
+    """
+    made = claim(tx, request, resource_id, now_ms)
+    if request is None or made is None:
+        return None
+    known = find_live(made)
+    if known is None:
         replace_request(tx, RequestRow(request.digest, request.body_digest, resource_id, now_ms))
+    return known
+
+
+def unless_deleted(row: D | None) -> D | None:
+    """``row``, if there is one that was not deleted."""
+    return None if row is None or row.delete_time_ms is not None else row
 
 
 async def forget_old_requests(services: Services, now_ms: int) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from outgate.control.calls import Call
 from outgate.control.ids import IdPrefix
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim_new
 from outgate.control.scopes import check_caller, check_no_wider, encode_scopes
 from outgate.control.secrets_at_rest import KEY_PREFIX, RESTRICTED_KEY_PREFIX, derive_key, digest_secret
 from outgate.control.services import Services
@@ -61,13 +61,14 @@ async def create_api_key(services: Services, call: Call, given: KeyInput) -> Cre
         check_no_wider(call.caller, given.scopes)
 
     def create(tx: Connection) -> CreatedKey:
+        def find_live(made: str) -> KeyRow | None:
+            row = find_key(tx, made)
+            return None if row is None or row.revoke_time_ms is not None else row
+
         key_id = services.ids.make(IdPrefix.KEY, call.now_ms)
-        made = claim(tx, call.request, key_id, call.now_ms)
-        if made is not None:
-            known = find_key(tx, made)
-            if known is not None and known.revoke_time_ms is None:
-                return CreatedKey(known, _make_key(services, call, known.id, given), given.scopes)
-            reclaim(tx, call.request, key_id, call.now_ms)
+        known = claim_new(tx, call.request, key_id, call.now_ms, find_live)
+        if known is not None:
+            return CreatedKey(known, _make_key(services, call, known.id, given), given.scopes)
         lock_account(tx, call.account_id)
         keys_max = services.settings.keys_max
         if count_live_keys(tx, call.account_id, now_ms=call.now_ms) >= keys_max:

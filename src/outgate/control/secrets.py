@@ -14,7 +14,7 @@ from outgate.control.callers import Caller
 from outgate.control.calls import Call
 from outgate.control.errors import NotFoundError
 from outgate.control.ids import IdPrefix, is_id
-from outgate.control.repeats import claim, reclaim
+from outgate.control.repeats import claim, claim_new, unless_deleted
 from outgate.control.secret_values import KeyRing, SealedValueError, make_key_file, read_key_file
 from outgate.control.services import Services
 from outgate.control.texts import parse_name, parse_text
@@ -37,6 +37,7 @@ from outgate.store.secrets import (
     list_secrets,
     save_secret,
 )
+from outgate.store.webhooks import has_webhooks_under_other_keys
 
 VALUE_LENGTH_MAX: Final = 65_536
 """Linux takes no environment string longer than 131,072 bytes (MAX_ARG_STRLEN), name included."""
@@ -72,13 +73,24 @@ def load_keys(database: Database, path: Path, *, is_given: bool) -> KeyRing:
     if keys is None:
         if is_given:
             raise SettingError(f"{path}, the key of secrets, does not exist; make it (openssl rand -base64 32).")
-        if database.read_now(lambda tx: has_secrets_under_other_keys(tx, "")):
+        if database.read_now(lambda tx: _has_other_keys(tx, "")):
             raise SettingError(f"{path}, the key of the stored secrets, is missing; put it back from a backup.")
         return make_key_file(path)
     fingerprint = keys.fingerprint
-    if database.read_now(lambda tx: has_secrets_under_other_keys(tx, fingerprint)):
+    if database.read_now(lambda tx: _has_other_keys(tx, fingerprint)):
         raise SettingError(f"{path} is not the key under which the secrets are stored; put the right one back.")
     return keys
+
+
+def check_keys(tx: Connection, keys: KeyRing) -> None:
+    """Raise SealedValueError when something is stored under another key."""
+    if _has_other_keys(tx, keys.fingerprint):
+        # Another api process was started with another key file; a store under two keys would open for nobody.
+        raise SealedValueError("The stored secrets are under another key than this api process has; nothing changed.")
+
+
+def _has_other_keys(tx: Connection, fingerprint: str) -> bool:
+    return has_secrets_under_other_keys(tx, fingerprint) or has_webhooks_under_other_keys(tx, fingerprint)
 
 
 async def create_secret(services: Services, call: Call, name: str, value: str) -> SecretRow:
@@ -91,12 +103,11 @@ async def create_secret(services: Services, call: Call, name: str, value: str) -
 
 def _create(tx: Connection, services: Services, call: Call, name: str, value: str) -> SecretRow:
     secret_id = services.ids.make(IdPrefix.SECRET, call.now_ms)
-    made = claim(tx, call.request, secret_id, call.now_ms)
-    if made is not None:
-        row = find_secret(tx, call.account_id, made)
-        if row is not None and row.delete_time_ms is None:
-            return row
-        reclaim(tx, call.request, secret_id, call.now_ms)
+    known = claim_new(
+        tx, call.request, secret_id, call.now_ms, lambda made: unless_deleted(find_secret(tx, call.account_id, made))
+    )
+    if known is not None:
+        return known
     lock_account(tx, call.account_id)
     if find_secret_by_name(tx, call.account_id, name) is not None:
         message = f"A secret named {name!r} already exists; update it, or choose another name."
@@ -255,9 +266,7 @@ def _unknown(name: str, field: str) -> InvalidValueError:
 
 def _seal(tx: Connection, services: Services, row: SecretRow, value: str) -> SecretRow:
     keys = services.keys
-    if has_secrets_under_other_keys(tx, keys.fingerprint):
-        # Another api process was started with another key file; a store under two keys would open for nobody.
-        raise SealedValueError("The stored secrets are under another key than this api process has; nothing changed.")
+    check_keys(tx, keys)
     return replace(row, sealed=keys.seal(value, _owner(row)), key_fingerprint=keys.fingerprint)
 
 

@@ -8,12 +8,16 @@ from outgate.control.attempts import Attempts
 from outgate.control.callers import KnownKeys
 from outgate.control.configuration import ApiSettings
 from outgate.control.gateway import AgentGateway
+from outgate.control.host_measures import HostMeasurements
 from outgate.control.ids import IdMaker
+from outgate.control.metrics import Metrics
 from outgate.control.object_files import ObjectFiles
 from outgate.control.presence import Presence
 from outgate.control.secret_values import KeyRing
+from outgate.control.telemetry import NoTelemetry, Telemetry
 from outgate.control.waits import WaitLimit
 from outgate.control.wakeups import Wakeups
+from outgate.control.webhook_counters import WebhookCounters
 from outgate.store.database import Database
 
 
@@ -35,9 +39,14 @@ class Services:
     known_keys: KnownKeys = field(default_factory=KnownKeys)
     key_attempts: Attempts = field(default_factory=partial(Attempts, "API key"))
     host_attempts: Attempts = field(default_factory=partial(Attempts, "host token"))
+    metrics_attempts: Attempts = field(default_factory=partial(Attempts, "metrics token"))
     terminal_attempts: Attempts = field(default_factory=partial(Attempts, "PTY token"))
     waits: WaitLimit = field(default_factory=WaitLimit)
     uploads: WaitLimit = field(default_factory=WaitLimit)
+    metrics: Metrics = field(default_factory=Metrics)
+    measurements: HostMeasurements = field(default_factory=HostMeasurements)
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    webhooks: WebhookCounters = field(default_factory=WebhookCounters)
 
     @property
     def poll_s(self) -> float:

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from outgate.control.callers import Caller
-from outgate.control.judgement import Check, Target, judge
+from outgate.control.judgement import Check, Target, decisive, judge
 from outgate.control.policy_documents import decode_policy, finish_merge, merge_change
 from outgate.control.policy_input import PolicyInput, check_complexity, parse_policy_input
 from outgate.control.policy_reading import read_live_policy
@@ -112,36 +112,39 @@ class _Comparison:
 
     def add(self, seen: FlowGroup) -> None:
         self.judged += seen.count
-        target = _target_of(seen)
+        target = find_target(seen.name, seen.address, seen.port, seen.protocol)
         if target is None:
             # No host name: whatever the rules are, none covers it.
             return
         was, becomes = self._judge(self.was, target), self._judge(self.becomes, target)
-        if _is_denied(was) and seen.verdict == "allow":
+        if _is_denied(was) and seen.verdict != "deny":
             self.undecided += seen.count
         elif _is_denied(was) != _is_denied(becomes):
             (self.closed if _is_denied(becomes) else self.opened).append(Change(seen, was, becomes))
 
     def _judge(self, policy: PreparedPolicy, target: Target) -> Check:
-        return judge(policy, target, self.account_id, self.context)[-1]
+        return decisive(judge(policy, target, self.account_id, self.context))
 
 
 def _is_denied(check: Check) -> bool:
     return isinstance(check.verdict, Deny)
 
 
-def _target_of(seen: FlowGroup) -> Target | None:
-    """What was decided on, or None when it had no name that a rule could cover, and no address."""
-    is_lookup = not seen.address and not seen.port
+def find_target(name: str, address: str, port: int, protocol: str) -> Target | None:
+    """What a record tells of, or None when it has no name that a rule could cover, and no address.
+
+    A lookup is told as the beginning of what it is usually for.
+    """
+    is_lookup = not address and not port
     try:
-        name = parse_domain_name(seen.name) if seen.name else None
-        address = ip_address(seen.address) if seen.address else None
+        host = parse_domain_name(name) if name else None
+        target = ip_address(address) if address else None
     except (InvalidValueError, ValueError):
         return None
-    protocol = next(_protocols(seen.protocol), None)
-    if protocol is None or (name is None and address is None):
+    number = next(_protocols(protocol), None)
+    if number is None or (host is None and target is None):
         return None
-    return Target(name, address, _LOOKUP_PORT if is_lookup else seen.port or None, protocol)
+    return Target(host, target, _LOOKUP_PORT if is_lookup else port or None, number)
 
 
 def _protocols(text: str) -> Iterator[int]:

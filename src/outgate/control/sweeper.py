@@ -7,12 +7,14 @@ import structlog
 
 from outgate.clock import monotonic_s, wall_ms
 from outgate.control.blueprints import end_overdue_builds
+from outgate.control.console_sessions import forget_ended_sessions
 from outgate.control.devbox_expiry import end_due_devboxes
 from outgate.control.flows import forget_old_flows
 from outgate.control.object_sweeping import end_due_objects, forget_deleted, remove_unnamed_files
 from outgate.control.repeats import forget_old_requests
 from outgate.control.services import Services
 from outgate.control.terminal_access import forget_useless_access
+from outgate.control.webhook_delivery import forget_old_webhooks
 from outgate.store.errors import StoreError
 
 EXPIRY_EVERY_S: Final = 1.0
@@ -43,14 +45,22 @@ async def sweep(services: Services, now_ms: int, *, is_cleaning_due: bool) -> No
         pass
     while await end_overdue_builds(services, now_ms):
         pass
-    if not is_cleaning_due:
-        return
+    if is_cleaning_due:
+        await _forget(services, now_ms)
+
+
+async def _forget(services: Services, now_ms: int) -> None:
+    """Everything that is old, batch by batch."""
     while await forget_old_requests(services, now_ms):
         pass
     while await forget_useless_access(services):
         pass
+    while await forget_ended_sessions(services, now_ms):
+        pass
     while await forget_deleted(services, now_ms):
         pass
     while await forget_old_flows(services, now_ms):
+        pass
+    while await forget_old_webhooks(services, now_ms):
         pass
     await remove_unnamed_files(services, now_ms)

@@ -27,6 +27,8 @@ class Subject(Enum):
     """Of a host: its front must hear of a change."""
     FRONT = "front"
     """Of a host: its front has taken something over."""
+    WEBHOOKS = "webhooks"
+    """Of all accounts (the id is empty): there may be something to deliver."""
 
 
 @dataclass(frozen=True, slots=True)

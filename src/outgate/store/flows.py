@@ -9,11 +9,13 @@ from sqlalchemy import (
     Connection,
     ScalarSelect,
     bindparam,
+    case,
     delete,
     func,
     insert,
     or_,
     select,
+    text,
     union_all,
     update,
 )
@@ -61,7 +63,9 @@ class FlowFilter:
 
 
 _DISORDER_MS: Final = 60_000
-"""How much earlier than its predecessors a record's time may be; later ones (a host was cut off) do not matter."""
+"""How much earlier than its predecessors a record's time may be, unless its host was cut off."""
+_LATE_MAX: Final = 20_000
+"""Records that come late at once, when hosts were cut off; the agent of one keeps some 8,000. A millisecond or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,40 @@ class FlowGroup:
     count: int
     devboxes: int
     time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSum:
+    """Decisions of one devbox on one place within one of several equal stretches of time, added up.
+
+    ``host`` is a name or, where none is known, an address. ``step`` counts the stretches from 0; ``records`` is out
+    of how many records ``count`` was added up.
+    """
+
+    devbox_id: str
+    host: str
+    verdict: str
+    step: int
+    count: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class DevboxGroup:
+    """What one devbox did of one kind in one place, added up. ``is_finished``: records of finished flows."""
+
+    devbox_id: str
+    name: str
+    address: str
+    port: int
+    protocol: str
+    point: str
+    verdict: str
+    reason: str
+    is_finished: bool
+    count: int
+    first_ms: int
+    last_ms: int
 
 
 _FIELDS: Final = tuple(FlowRow.__dataclass_fields__)
@@ -96,6 +134,9 @@ _ACCOUNTS: Final = union_all(
         for table in (devboxes, blueprints)
     )
 )
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
+_LOCK_KEY: Final = 0x6F75_7467_666C_6F77
+"""Nobody else's: "outgflow"."""
 _LAST: Final = select(func.max(flows.c.number))
 _OLDEST: Final = (
     select(flows.c.number)
@@ -105,7 +146,13 @@ _OLDEST: Final = (
 
 
 def advance_feed(connection: Connection, host_id: str, boot_id: str, number: int, *, dropped: int) -> bool:
-    """Note that batch ``number`` of this life of the host's agent is in; False when it already was."""
+    """Note that batch ``number`` of this life of the host's agent is in; False when it already was.
+
+    From then on no other transaction takes a batch in before this one ends: so records come into sight in the order
+    of their numbers, and who has read up to one of them has missed none.
+    """
+    if connection.dialect.name == "postgresql":  # on SQLite there is one writer anyway
+        connection.execute(_LOCK, {"key": _LOCK_KEY})
     known = connection.execute(_FEED, {"host": host_id}).one_or_none()
     if known is None:
         values = {"host_id": host_id, "boot_id": boot_id, "number": number, "dropped": dropped}
@@ -175,6 +222,78 @@ def group_decisions(connection: Connection, account_id: str, wanted: FlowFilter,
     ]
 
 
+def sum_decisions(
+    connection: Connection, account_id: str, wanted: FlowFilter, *, begin_ms: int, step_ms: int, limit: int
+) -> list[FlowSum]:
+    """The newest ``limit`` records that fit, added up by devbox, place, verdict and stretch of ``step_ms``.
+
+    Like :func:`group_decisions` without the records of finished flows.
+    """
+    host = case((flows.c.name != "", flows.c.name), else_=flows.c.address).label("host")
+    step = ((flows.c.time_ms - begin_ms) // step_ms).label("step")
+    newest = (
+        select(flows.c.devbox_id, host, flows.c.verdict, step, flows.c.count)
+        .where(*_conditions(account_id, wanted), flows.c.bytes_out.is_(None))
+        .order_by(flows.c.number.desc())
+        .limit(limit)
+        .subquery()
+    )
+    kind = (newest.c.devbox_id, newest.c.host, newest.c.verdict, newest.c.step)
+    query = select(*kind, func.sum(newest.c.count), func.count()).group_by(*kind)
+    return [
+        # PostgreSQL adds whole numbers up to decimals.
+        FlowSum(row.devbox_id, row.host, row.verdict, int(row.step), int(row[4]), row[5])
+        for row in connection.execute(query)
+    ]
+
+
+def group_by_devbox(
+    connection: Connection, account_id: str, wanted: FlowFilter, *, devbox_ids: Collection[str], limit: int
+) -> list[DevboxGroup]:
+    """The ``limit`` most frequent kinds of record of each devbox; of all devboxes when ``devbox_ids`` is empty."""
+    columns = flows.c
+    is_finished = columns.bytes_out.is_not(None)
+    kind = (
+        columns.devbox_id,
+        columns.name,
+        columns.address,
+        columns.port,
+        columns.protocol,
+        columns.point,
+        columns.verdict,
+        columns.reason,
+        is_finished.label("is_finished"),
+    )
+    count = func.sum(columns.count)
+    query = (
+        select(*kind, count, func.min(columns.began_ms), func.max(columns.time_ms))
+        .where(*_conditions(account_id, wanted))
+        .group_by(*kind[:-1], is_finished)
+        .order_by(count.desc(), *kind[:-1], is_finished)
+        .limit(limit)
+    )
+    if devbox_ids:
+        query = query.where(columns.devbox_id.in_(sorted(devbox_ids)))
+    # PostgreSQL adds whole numbers up to decimals.
+    return [
+        DevboxGroup(
+            devbox_id=row.devbox_id,
+            name=row.name,
+            address=row.address,
+            port=row.port,
+            protocol=row.protocol,
+            point=row.point,
+            verdict=row.verdict,
+            reason=row.reason,
+            is_finished=bool(row.is_finished),
+            count=int(row[9]),
+            first_ms=row[10],
+            last_ms=row[11],
+        )
+        for row in connection.execute(query)
+    ]
+
+
 def find_last_number(connection: Connection) -> int:
     """The number of the newest record of all, 0 when there is none."""
     last: int | None = connection.execute(_LAST).scalar_one()
@@ -193,22 +312,37 @@ def delete_old_flows(connection: Connection, *, before_ms: int, up_to: int, limi
 
 def _conditions(account_id: str, wanted: FlowFilter) -> list[ColumnElement[bool]]:
     conditions = [flows.c.account_id == account_id]
+    # What narrows most comes first, and its index alone is to be used: SQLite would prefer that of the verdict, and
+    # walk all the denials of an account to find those of one devbox.
     for column, value in (
         (flows.c.devbox_id, wanted.devbox_id),
+        (flows.c.name, wanted.name),
         (flows.c.policy_id, wanted.policy_id),
         (flows.c.verdict, wanted.verdict),
-        (flows.c.name, wanted.name),
     ):
         if value is not None:
-            conditions.append(column == value)
+            conditions.append((column if len(conditions) == 1 else column.concat("")) == value)
     if wanted.since_ms is not None:
         conditions += [flows.c.time_ms >= wanted.since_ms, flows.c.number >= _first_number(wanted.since_ms)]
     if wanted.until_ms is not None:
-        conditions.append(flows.c.time_ms < wanted.until_ms)
+        newest = _last_number(wanted.since_ms, wanted.until_ms)
+        conditions += [flows.c.time_ms < wanted.until_ms, flows.c.number <= newest]
     return conditions
 
 
 def _first_number(since_ms: int) -> ScalarSelect[int]:
     """Where the log reaches ``since_ms``, so that what is older need not be looked at; nothing when it never does."""
     earliest = select(flows.c.number).where(flows.c.time_ms >= since_ms - _DISORDER_MS)
-    return earliest.order_by(flows.c.time_ms, flows.c.number).limit(1).scalar_subquery()
+    # The very first may have come late, with a number beyond those of records that are to be found.
+    among = earliest.order_by(flows.c.time_ms, flows.c.number).limit(_LATE_MAX).subquery()
+    return select(func.min(among.c.number)).scalar_subquery()
+
+
+def _last_number(since_ms: int | None, until_ms: int) -> ScalarSelect[int]:
+    """The last number from before ``until_ms``, so that what is newer need not be looked at, account by account."""
+    before = flows.c.time_ms < until_ms
+    if since_ms is None:
+        # From the end of the table to the first that is old enough: as long as what is skipped.
+        return select(func.max(flows.c.number)).where(before).scalar_subquery()
+    # The sum keeps SQLite from doing the same here: the index of times is as long as what is wanted.
+    return select(func.max(flows.c.number + 0)).where(before, flows.c.time_ms >= since_ms).scalar_subquery()

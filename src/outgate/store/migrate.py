@@ -54,3 +54,16 @@ def migrate(engine: Engine, scripts: ScriptDirectory) -> None:
         if isinstance(explained, StoreError):
             raise explained from error
         raise
+
+
+def count_pending(engine: Engine, scripts: ScriptDirectory) -> int:
+    """How many revisions the database lacks; nothing is changed.
+
+    Raises SettingError for a database of a newer Outgate, and what the engine raises for one that cannot be read.
+    """
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_heads()
+    try:
+        return sum(1 for _ in scripts.iterate_revisions("head", current or "base"))
+    except CommandError as error:
+        raise SettingError(f"The database was not made by this version of Outgate or an older one: {error}.") from error

@@ -24,6 +24,8 @@ class PolicyRow:
     seq: int
     description: str | None
     document: str
+    enforcement: str = "enforce"
+    """What the document says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class RevisionRow:
     document: str
     key_id: str
     time_ms: int
+    enforcement: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class PolicyFilter:
     id: str | None = None
     name_part: str | None = None
     search: str | None = None
+    enforcement: str | None = None
     before: str | None = None
 
 
@@ -63,6 +67,7 @@ _ROW: Final = select(
     policies.c.seq,
     policy_revisions.c.description,
     policy_revisions.c.document,
+    policies.c.enforcement,
 ).select_from(_CURRENT)
 _BY_ID: Final = _ROW.where(policies.c.id == bindparam("id"), policies.c.account_id == bindparam("account_id"))
 _OWN: Final = select(policies.c.id).where(
@@ -91,6 +96,7 @@ _ADVANCE: Final = (
         revision=bindparam("new_revision"),
         update_time_ms=bindparam("now_ms"),
         seq=bindparam("new_seq"),
+        enforcement=bindparam("new_enforcement"),
     )
 )
 _MARK_DELETED: Final = (
@@ -156,6 +162,7 @@ def insert_policy(connection: Connection, row: PolicyRow, *, key_id: str) -> Non
             "create_time_ms": row.create_time_ms,
             "update_time_ms": row.update_time_ms,
             "seq": row.seq,
+            "enforcement": row.enforcement,
         },
     )
     _insert_revision(connection, row, key_id=key_id)
@@ -171,6 +178,7 @@ def advance_policy(connection: Connection, row: PolicyRow, *, key_id: str) -> No
             "new_revision": row.revision,
             "now_ms": row.update_time_ms,
             "new_seq": row.seq,
+            "new_enforcement": row.enforcement,
         },
     )
     _insert_revision(connection, row, key_id=key_id)
@@ -187,6 +195,7 @@ def _insert_revision(connection: Connection, row: PolicyRow, *, key_id: str) -> 
             "document": row.document,
             "key_id": key_id,
             "time_ms": row.update_time_ms,
+            "enforcement": row.enforcement,
         },
     )
 
@@ -217,6 +226,8 @@ def _conditions(account_id: str, wanted: PolicyFilter) -> Sequence[ColumnElement
         conditions.append(policies.c.id == wanted.id)
     if wanted.name_part is not None:
         conditions.append(policies.c.name.icontains(wanted.name_part, autoescape=True))
+    if wanted.enforcement is not None:
+        conditions.append(policies.c.enforcement == wanted.enforcement)
     if wanted.search is not None:
         named = policies.c.name.icontains(wanted.search, autoescape=True)
         conditions.append(or_(policies.c.id == wanted.search, named))
@@ -229,7 +240,14 @@ def list_revisions(
     """At most ``limit`` revisions older than ``before``, newest first."""
     columns = policy_revisions.c
     query = (
-        select(columns.revision, columns.description, columns.document, columns.key_id, columns.time_ms)
+        select(
+            columns.revision,
+            columns.description,
+            columns.document,
+            columns.key_id,
+            columns.time_ms,
+            columns.enforcement,
+        )
         .where(columns.policy_id == policy_id, columns.account_id == account_id)
         .order_by(columns.revision.desc())
         .limit(limit)

@@ -81,6 +81,8 @@ policies: Final = Table(
     Column("update_time_ms", BigInteger, nullable=False),
     Column("delete_time_ms", BigInteger),
     Column("seq", BigInteger, nullable=False),
+    # As in the current version's document, to be listed by.
+    Column("enforcement", String(16), nullable=False, server_default="enforce"),
     # Names are unique among an account's live policies; a deleted one gives its name back.
     Index(
         "uq_policies_live_name",
@@ -103,6 +105,7 @@ policy_revisions: Final = Table(
     Column("document", Text, nullable=False),
     Column("key_id", Id, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
+    Column("enforcement", String(16), nullable=False, server_default="enforce"),
 )
 
 hosts: Final = Table(

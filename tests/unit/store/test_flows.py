@@ -1,8 +1,13 @@
 """The flow log, on both kinds of store."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
-from sqlalchemy import insert
+import pytest
+from sqlalchemy import Connection, insert, text
 
 from outgate.store.database import Database
 from outgate.store.flows import (
@@ -13,6 +18,7 @@ from outgate.store.flows import (
     insert_flows,
     list_flows,
     list_flows_after,
+    sum_decisions,
 )
 from outgate.store.tables import hosts
 
@@ -77,6 +83,28 @@ def test_filters_and_accounts(database: Database) -> None:
     assert times(database, FlowFilter(), account_id="acc_2") == [5]
 
 
+def test_any_mix_of_filters_finds_what_fits_all_of_them_also_what_came_late(database: Database) -> None:
+    kept = [
+        values(time_ms, devbox_id=devbox_id, verdict=verdict, name=name, policy_id=policy_id)
+        # The second half came late: its host could not reach the api.
+        for time_ms, (devbox_id, verdict, name, policy_id) in enumerate(
+            product(("dbx_1", "dbx_2"), ("allow", "deny"), ("x.org", "y.org"), ("npol_1", "npol_2"))
+        )
+    ]
+    kept = [*kept[8:], *kept[:8]]
+    keep(database, *kept)
+    columns = {"devbox_id": "dbx_1", "verdict": "deny", "name": "x.org", "policy_id": "npol_2"}
+    for chosen, since_ms, until_ms in product(product((False, True), repeat=4), (None, 0, 3, 12), (None, 0, 3, 12, 99)):
+        wanted = {name: value for (name, value), is_in in zip(columns.items(), chosen, strict=True) if is_in}
+        fitting = [
+            row["time_ms"]
+            for row in reversed(kept)
+            if all(row[name] == value for name, value in wanted.items())
+            and (since_ms or 0) <= row["time_ms"] < (100 if until_ms is None else until_ms)
+        ]
+        assert times(database, FlowFilter(**wanted, since_ms=since_ms, until_ms=until_ms)) == fitting
+
+
 def test_a_batch_counts_once(database: Database) -> None:
     host = {"id": "host_1", "name": "one", "lookup": "l", "digest": b"d", "enforced": 0, "ready": True}
     database.write_now(lambda tx: tx.execute(insert(hosts), host | {"warnings": "[]", "seen_time_ms": 0}))
@@ -98,3 +126,62 @@ def test_the_oldest_are_forgotten_by_age_and_by_number_and_no_number_comes_again
     assert database.write_now(lambda tx: delete_old_flows(tx, before_ms=100, up_to=0, limit=100)) == 3
     keep(database, values(11))
     assert database.read_now(find_last_number) == last + 1
+
+
+def test_decisions_are_added_up_by_place_and_time(database: Database) -> None:
+    keep(
+        database,
+        values(99, name="x.org"),
+        values(100, name="x.org", address="192.0.2.1", count=2),
+        values(109, name="x.org", count=3),
+        values(110, name="x.org", verdict="deny", count=4),
+        values(119, address="192.0.2.1", devbox_id="dbx_2"),
+        values(119, name="x.org", bytes_out=1, bytes_in=1, duration_ms=1, count=50),
+        values(119, name="x.org", account_id="acc_2", count=50),
+        values(120, name="x.org"),
+    )
+    wanted = FlowFilter(since_ms=100, until_ms=120)
+
+    def add_up(limit: int) -> set[tuple[str, str, str, int, int, int]]:
+        found = database.read_now(lambda tx: sum_decisions(tx, "acc_1", wanted, begin_ms=100, step_ms=10, limit=limit))
+        return {(one.devbox_id, one.host, one.verdict, one.step, one.count, one.records) for one in found}
+
+    assert add_up(100) == {
+        ("dbx_1", "x.org", "allow", 0, 5, 2),
+        ("dbx_1", "x.org", "deny", 1, 4, 1),
+        ("dbx_2", "192.0.2.1", "allow", 1, 1, 1),
+    }
+    assert add_up(2) == {("dbx_1", "x.org", "deny", 1, 4, 1), ("dbx_2", "192.0.2.1", "allow", 1, 1, 1)}, "the newest"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_records_come_into_sight_in_the_order_of_their_numbers(database_url: str, database: Database) -> None:
+    """Two api processes take batches in: who has read the second one's must not find the first one's behind it."""
+    host = {"lookup": "l", "digest": b"d", "enforced": 0, "ready": True, "warnings": "[]", "seen_time_ms": 0}
+    for number in (1, 2):
+        row = host | {"id": f"host_{number}", "name": f"host {number}"}
+        database.write_now(lambda tx, row=row: tx.execute(insert(hosts), row))  # type: ignore[misc] # as it is now
+    is_in, may_end = threading.Event(), threading.Event()
+
+    def take(tx: Connection, host_number: int) -> None:
+        advance_feed(tx, f"host_{host_number}", "boot", 1, dropped=0)
+        insert_flows(tx, [values(host_number)])
+        if host_number == 1:
+            is_in.set()
+            may_end.wait(30)
+
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with Database.open(database_url) as other, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(database.write_now, lambda tx: take(tx, 1))
+        assert is_in.wait(30)
+        second = threads.submit(other.write_now, lambda tx: take(tx, 2))
+        deadline_s = time.monotonic() + 30
+        while not other.read_now(lambda tx: tx.execute(waiting).scalar_one()) and not second.done():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        is_second_done = second.done()
+        may_end.set()
+        first.result(30)
+        second.result(30)
+    assert not is_second_done
+    assert times(database, FlowFilter()) == [2, 1]
