@@ -20,6 +20,7 @@ from outgate.api import (
     health,
     logs,
     mcp_configs,
+    metrics,
     network_policies,
     object_transfer,
     objects,
@@ -29,8 +30,11 @@ from outgate.api import (
     simulate,
     snapshots,
     ssh_keys,
+    suggest,
     tunnels,
+    webhooks,
 )
+from outgate.api.access import AccessLog
 from outgate.api.errors import install_error_handlers
 from outgate.api.openapi import make_document
 
@@ -39,6 +43,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     policy_revisions.router,
     explain.router,
     simulate.router,
+    suggest.router,
     flows.router,
     # Before the devboxes', whose "/{id}" would take "evictions" and "disk_snapshots" for ids.
     evictions.router,
@@ -58,8 +63,10 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     mcp_configs.router,
     gateway_tokens.router,
     api_keys.router,
+    webhooks.router,
     accounts.router,
     health.router,
+    metrics.router,
 )
 
 
@@ -78,4 +85,5 @@ def create_app() -> FastAPI:
 
     app.add_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
     install_error_handlers(app)
+    app.add_middleware(AccessLog)
     return app

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
+from outgate.api.access import CALLER
 from outgate.api.bodies import parse_body, read_body
 from outgate.api.errors import ClientGoneError
 from outgate.api.scopes import find_requirements
@@ -105,6 +106,7 @@ def services_of(request: Request) -> Services:
 async def _authenticated(request: Request) -> RequestContext:
     services = services_of(request)
     caller = await authenticate(services, read_bearer(request), find_client_of(request))
+    request.scope[CALLER] = caller
     check_caller(caller, find_requirements(request.method, request.scope["route"].path))
     return RequestContext(services, caller, request)
 

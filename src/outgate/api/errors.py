@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from outgate.api.access import request_id_of
 from outgate.api.validation import describe_parameter_error
 from outgate.clock import wall_ms
 from outgate.control.errors import (
@@ -98,9 +99,14 @@ _RENDERINGS: Final[tuple[tuple[type[OutgateError], Rendering], ...]] = (
 )
 
 
-def render_error(error: OutgateError) -> Response:
-    """The response for ``error``."""
-    rendering = next(rendering for kind, rendering in _RENDERINGS if isinstance(error, kind))
+def find_rendering(kind: type[OutgateError]) -> Rendering:
+    """How errors of this class leave."""
+    return next(rendering for known, rendering in _RENDERINGS if issubclass(kind, known))
+
+
+def render_error(error: OutgateError, request_id: str | None = None) -> Response:
+    """The response for ``error``, under an id of its own if the request has none."""
+    rendering = find_rendering(type(error))
     blamed = error.field if isinstance(error, InvalidValueError) else None
     message = error.message
     if blamed is not None and not message.startswith(blamed):
@@ -108,13 +114,19 @@ def render_error(error: OutgateError) -> Response:
     headers = rendering.headers
     if isinstance(error, TooManyAttemptsError):
         headers = headers | {"retry-after": str(error.wait_s)}
-    return _respond(rendering.status, message, error.code, headers, blamed)
+    return _respond(rendering.status, message, error.code, headers, blamed, request_id=request_id)
 
 
 def _respond(
-    status: int, message: str, code: str, headers: dict[str, str] | None = None, blamed: str | None = None
+    status: int,
+    message: str,
+    code: str,
+    headers: dict[str, str] | None = None,
+    blamed: str | None = None,
+    *,
+    request_id: str | None = None,
 ) -> Response:
-    request_id = _request_ids.make(IdPrefix.REQUEST, wall_ms())
+    request_id = request_id or _request_ids.make(IdPrefix.REQUEST, wall_ms())
     if status >= 500:
         # 503 passes by itself; anything else is for somebody to look at.
         log = _log.warning if status == 503 else _log.error
@@ -133,28 +145,30 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _on_outgate_error(_request: Request, error: Exception) -> Response:
+async def _on_outgate_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OutgateError)  # noqa: S101 - Starlette calls it for this class only
-    return render_error(error)
+    return render_error(error, request_id_of(request.scope))
 
 
-async def _on_parameter_error(_request: Request, error: Exception) -> Response:
+async def _on_parameter_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - Starlette calls it for this class only
-    return render_error(describe_parameter_error(error.errors()[0]))
+    return render_error(describe_parameter_error(error.errors()[0]), request_id_of(request.scope))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """What the router itself refuses: paths and methods that do not exist."""
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for this class only
+    request_id = request_id_of(request.scope)
     asked = f"{request.method} {request.url.path[:200]}"
     if error.status_code == 404:
-        return _respond(404, f"There is no {asked} here; /openapi.json lists what there is.", "no_such_route")
+        message = f"There is no {asked} here; /openapi.json lists what there is."
+        return _respond(404, message, "no_such_route", request_id=request_id)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = _allowed_methods(request) or headers["Allow"]
         message = f"There is no {asked} here; this path takes {headers['Allow']}."
-        return _respond(405, message, "method_not_allowed", headers)
-    return _respond(error.status_code, str(error.detail), "http_error", headers)
+        return _respond(405, message, "method_not_allowed", headers, request_id=request_id)
+    return _respond(error.status_code, str(error.detail), "http_error", headers, request_id=request_id)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -169,6 +183,7 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
-    _log.error("defect", route=f"{request.method} {request.url.path[:200]}", exc_info=error)
+    request_id = request_id_of(request.scope)
+    _log.error("defect", request_id=request_id, route=f"{request.method} {request.url.path[:200]}", exc_info=error)
     message = "Outgate made a mistake; its log has the details, near this request_id."
-    return _respond(500, message, "internal", _NO_RETRY)
+    return _respond(500, message, "internal", _NO_RETRY, request_id=request_id)

@@ -36,6 +36,7 @@ def respond_events(services: Services, events: AsyncGenerator[msgspec.Struct, No
 
 async def _render_all(services: Services, events: AsyncGenerator[msgspec.Struct, None]) -> AsyncGenerator[bytes, None]:
     upcoming: asyncio.Task[Any] | None = None
+    services.metrics.streams.inc()
     try:
         # The first bytes go out before the first event: whoever waits for the headers has an answer.
         yield _PING
@@ -58,6 +59,7 @@ async def _render_all(services: Services, events: AsyncGenerator[msgspec.Struct,
         _log.info("stream interrupted", why=error.message)
         yield _COME_AGAIN
     finally:
+        services.metrics.streams.dec()
         if upcoming is not None:
             upcoming.cancel()
             with suppress(asyncio.CancelledError, OutgateError):

@@ -79,7 +79,8 @@ class NetworkPolicyExplainCheck(msgspec.Struct, frozen=True):
 class NetworkPolicyExplainView(msgspec.Struct, frozen=True):
     """The verdict, the rule that gave it or came nearest, the reason, and a sentence for people.
 
-    ``checks`` are all that were made, in order; the last one decided.
+    ``checks`` are all that were made, in order: up to a denial. Where the policy only reports, the first that would
+    have denied gives the verdict.
     """
 
     verdict: VerdictName
@@ -117,9 +118,9 @@ async def explain_devbox(context: Context, id: str) -> Response:  # noqa: A002 -
 
 def _view(explanation: Explanation) -> NetworkPolicyExplainView:
     checks = tuple(view_check(check) for check in explanation.checks)
-    last = checks[-1]
+    answer = view_check(explanation.decided)
     return NetworkPolicyExplainView(
-        last.verdict, last.reason, last.rule, last.sentence, explanation.policy_id, explanation.revision, checks
+        answer.verdict, answer.reason, answer.rule, answer.sentence, explanation.policy_id, explanation.revision, checks
     )
 
 
@@ -130,8 +131,8 @@ def view_check(check: Check) -> NetworkPolicyExplainCheck:
             return _make(check, VerdictName.ALLOW, reason, rule, sentence)
         case Deny(reason=reason, rule=rule, sentence=sentence):
             return _make(check, VerdictName.DENY, reason, rule, sentence)
-        case ReportOnly(would_be=would_be, rule=rule):
-            return _make(check, VerdictName.REPORT_ONLY, would_be.reason, rule, would_be.sentence)
+        case ReportOnly(would_be=would_be, rule=rule, sentence=sentence):
+            return _make(check, VerdictName.REPORT_ONLY, would_be.reason, rule, sentence)
 
 
 def _make(

@@ -11,6 +11,7 @@ from outgate.api.event_streams import respond_events
 from outgate.api.openapi import MediaType, describe, describe_bytes
 from outgate.api.parameters import Limit
 from outgate.api.responses import respond
+from outgate.control.flow_views import NetworkFlowView, view_flow
 from outgate.control.flows import FlowPage, follow_flows, page_flows
 from outgate.control.texts import TEXT_PATTERN
 from outgate.store.flows import FlowFilter, FlowRow
@@ -18,34 +19,6 @@ from outgate.store.flows import FlowFilter, FlowRow
 router: Final = APIRouter(prefix="/v1/network-flows", tags=["network flows"])
 
 _NUMBER_MAX: Final = 2**53
-
-
-class NetworkFlowView(msgspec.Struct, frozen=True):
-    """One decision, or one finished flow (``bytes_*`` and ``duration_ms`` are not null then).
-
-    Times are Unix milliseconds. ``count`` of the same kind, from ``began_ms`` to ``time_ms``, are told as one; what
-    they counted is added up. ``number`` is its place in the log.
-    """
-
-    number: int
-    time_ms: int
-    began_ms: int
-    count: int
-    devbox_id: str
-    policy_id: str
-    revision: int
-    verdict: str
-    reason: str
-    enforcement_point: str
-    rule: str | None
-    sentence: str
-    hostname: str | None
-    address: str | None
-    port: int | None
-    protocol: str | None
-    bytes_out: int | None
-    bytes_in: int | None
-    duration_ms: int | None
 
 
 class NetworkFlowListView(msgspec.Struct, frozen=True):
@@ -116,7 +89,7 @@ async def _views(pages: AsyncGenerator[tuple[FlowRow, ...], None]) -> AsyncGener
     try:
         async for rows in pages:
             for row in rows:
-                yield _view(row)
+                yield view_flow(row)
     finally:
         await pages.aclose()
 
@@ -127,28 +100,4 @@ def _normal_name(hostname: str | None) -> str | None:
 
 
 def _view_page(page: FlowPage) -> NetworkFlowListView:
-    return NetworkFlowListView(tuple(_view(row) for row in page.flows), page.has_more)
-
-
-def _view(row: FlowRow) -> NetworkFlowView:
-    return NetworkFlowView(
-        number=row.number,
-        time_ms=row.time_ms,
-        began_ms=row.began_ms,
-        count=row.count,
-        devbox_id=row.devbox_id,
-        policy_id=row.policy_id,
-        revision=row.revision,
-        verdict=row.verdict,
-        reason=row.reason,
-        enforcement_point=row.point,
-        rule=row.rule or None,
-        sentence=row.sentence,
-        hostname=row.name or None,
-        address=row.address or None,
-        port=row.port or None,
-        protocol=row.protocol or None,
-        bytes_out=row.bytes_out,
-        bytes_in=row.bytes_in,
-        duration_ms=row.duration_ms,
-    )
+    return NetworkFlowListView(tuple(view_flow(row) for row in page.flows), page.has_more)

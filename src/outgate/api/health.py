@@ -30,18 +30,37 @@ class WarningView(msgspec.Struct, frozen=True):
     text: str
 
 
+class HostHealthView(msgspec.Struct, frozen=True):
+    """One host. ``revision_enforced`` lags behind ``revision_wanted`` while something that concerns it is not in force.
+
+    ``report_age_ms``: since it was last heard of, to within some seconds; null: never.
+    """
+
+    name: str
+    enforcing: bool
+    revision_wanted: int
+    revision_enforced: int
+    report_age_ms: int | None
+
+
 class HealthView(msgspec.Struct, frozen=True):
-    """``message`` says what is wrong, hosts that do not enforce included; it is empty when nothing is."""
+    """``message`` says what is wrong, hosts that do not enforce included; it is empty when nothing is.
+
+    ``time_ms`` is the api's clock, Unix milliseconds.
+    """
 
     status: HealthStatus
     message: str
     warnings: tuple[WarningView, ...]
+    hosts: tuple[HostHealthView, ...]
+    time_ms: int
 
 
 @router.get("/healthz", operation_id="getHealth", summary="Is it alive", openapi_extra=describe_public(HealthView))
 async def healthz(request: Request) -> Response:
     """200 whenever the api answers; the body says whether policies are enforced."""
-    return respond(_view(await _observe(request)))
+    now_ms = wall_ms()
+    return respond(_view(await observe_health(services_of(request), now_ms), now_ms))
 
 
 @router.get(
@@ -52,17 +71,14 @@ async def healthz(request: Request) -> Response:
 )
 async def readyz(request: Request) -> Response:
     """200 when at least one host enforces, else 503."""
-    health = await _observe(request)
-    response = respond(_view(health))
+    now_ms = wall_ms()
+    health = await observe_health(services_of(request), now_ms)
+    response = respond(_view(health, now_ms))
     response.status_code = 503 if health.problem is not None else 200
     return response
 
 
-async def _observe(request: Request) -> Health:
-    return await observe_health(services_of(request), wall_ms())
-
-
-def _view(health: Health) -> HealthView:
+def _view(health: Health, now_ms: int) -> HealthView:
     problems = [health.problem, *(host.problem for host in health.hosts if health.problem is None)]
     return HealthView(
         status=HealthStatus.ENFORCING if health.problem is None else HealthStatus.NOT_ENFORCING,
@@ -70,4 +86,15 @@ def _view(health: Health) -> HealthView:
         warnings=tuple(
             WarningView(host.name, warning.code, warning.text) for host in health.hosts for warning in host.warnings
         ),
+        hosts=tuple(
+            HostHealthView(
+                name=host.name,
+                enforcing=host.problem is None,
+                revision_wanted=host.wanted,
+                revision_enforced=host.enforced,
+                report_age_ms=max(0, now_ms - host.seen_ms) if host.seen_ms else None,
+            )
+            for host in health.hosts
+        ),
+        time_ms=now_ms,
     )

@@ -10,7 +10,7 @@ from outgate.api.context import find_client_of, read_bearer, services_of, while_
 from outgate.api.errors import install_error_handlers
 from outgate.api.object_transfer import ObjectResponse
 from outgate.api.responses import respond
-from outgate.clock import wall_ms
+from outgate.clock import monotonic_s, wall_ms
 from outgate.control.authentication import authenticate_host
 from outgate.control.blueprint_reading import take_build_log
 from outgate.control.blueprints import blueprint_not_found
@@ -22,11 +22,13 @@ from outgate.control.object_transfers import open_stored
 from outgate.control.objects import object_not_found
 from outgate.errors import InvalidValueError
 from outgate.model.desired import BuildLogPart, FlowBatch, HostReport
+from outgate.model.measures import HostMeasures
 from outgate.store.hosts import HostRow
 
 _REPORT: Final = msgspec.json.Decoder(HostReport)
 _LOG_PART: Final = msgspec.json.Decoder(BuildLogPart)
 _FLOWS: Final = msgspec.json.Decoder(FlowBatch)
+_MEASURES: Final = msgspec.json.Decoder(HostMeasures)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -64,6 +66,14 @@ async def report(request: Request, host: Host) -> Response:
 async def store_flows(request: Request, host: Host) -> Response:
     """What was decided on the host since its last batch."""
     await take_flows(services_of(request), host, await _read(request, _FLOWS, "batch of flow records"))
+    return Response(b"{}", media_type="application/json")
+
+
+@router.post("/measures")
+async def take_measures(request: Request, host: Host) -> Response:
+    """What the host counted since its agent started."""
+    measures = await _read(request, _MEASURES, "measures of a host")
+    services_of(request).measurements.take(host.id, measures, monotonic_s())
     return Response(b"{}", media_type="application/json")
 
 

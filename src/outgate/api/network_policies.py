@@ -1,6 +1,6 @@
 """``/v1/network-policies``."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Response
 
@@ -50,12 +50,15 @@ async def list_all(
     id: Annotated[NamePart | None, Query(description="Only the policy of this id.")] = None,  # noqa: A002 - the wire's name
     name: Annotated[NamePart | None, Query(description="Only names that contain this.")] = None,
     search: Annotated[NamePart | None, Query(description="Only this id, or names that contain this.")] = None,
+    enforcement: Annotated[
+        Literal["enforce", "report_only"] | None, Query(description="Only policies that do this.")
+    ] = None,
     limit: Limit = 20,
     starting_after: PolicyCursor = None,
     include_total_count: IncludeTotalCount = True,
 ) -> Response:
     """Newest first. The policy that ``starting_after`` names may have been deleted since."""
-    wanted = PolicyFilter(id, name, search, before=parse_cursor(IdPrefix.POLICY, starting_after))
+    wanted = PolicyFilter(id, name, search, enforcement, before=parse_cursor(IdPrefix.POLICY, starting_after))
     page = await page_policies(context.services, context.caller, wanted, limit=limit, count_total=include_total_count)
     return respond(view_policies(page))
 

@@ -28,6 +28,8 @@ BlueprintCursor = Annotated[str | None, _cursor(IdPrefix.BLUEPRINT)]
 ObjectCursor = Annotated[str | None, _cursor(IdPrefix.OBJECT)]
 GatewayConfigCursor = Annotated[str | None, _cursor(IdPrefix.GATEWAY_CONFIG)]
 McpConfigCursor = Annotated[str | None, _cursor(IdPrefix.MCP_CONFIG)]
+WebhookCursor = Annotated[str | None, _cursor(IdPrefix.WEBHOOK)]
+DeliveryCursor = Annotated[str | None, _cursor(IdPrefix.DELIVERY)]
 
 
 def parse_cursor(prefix: IdPrefix, starting_after: str | None) -> str | None:

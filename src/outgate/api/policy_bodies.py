@@ -13,7 +13,14 @@ from outgate.control.policy_input import CidrInput, PolicyInput, PortInput
 from outgate.control.texts import DESCRIPTION_LENGTH_MAX, NAME_LENGTH_MAX, NAME_PATTERN, TEXT_PATTERN
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import PORT_MAX, PORT_MIN, Protocol
-from outgate.model.policy import CIDRS_MAX, HOSTNAMES_MAX, PORTS_PER_CIDR_MAX
+from outgate.model.policy import (
+    CIDRS_MAX,
+    EGRESS_FLAGS,
+    EGRESS_LISTS,
+    HOSTNAMES_MAX,
+    PORTS_PER_CIDR_MAX,
+    EnforcementMode,
+)
 
 
 class ProtocolName(StrEnum):
@@ -63,15 +70,7 @@ class CidrBody(BaseModel):
         return CidrInput(self.cidr, tuple(port.to_input() for port in self.ports or ()))
 
 
-_ALLOW_FIELDS: Final = (
-    "allow_all",
-    "allow_devbox_to_devbox",
-    "allow_agent_gateway",
-    "allow_mcp_gateway",
-    "allow_runloop_mirrors",
-    "allowed_hostnames",
-    "allowed_cidrs",
-)
+_ALLOW_FIELDS: Final = (*EGRESS_FLAGS, *EGRESS_LISTS)
 
 
 class _EgressBody(BaseModel):
@@ -93,6 +92,7 @@ class _EgressBody(BaseModel):
     allow_runloop_mirrors: bool | None = None
     allowed_hostnames: Annotated[list[Hostname], _said(maxItems=HOSTNAMES_MAX)] | None = None
     allowed_cidrs: Annotated[list[CidrBody], _said(maxItems=CIDRS_MAX)] | None = None
+    enforcement: EnforcementMode | None = None
 
     def _to_input(self, name: str | None) -> PolicyInput:
         _refuse_unknown_allow(self.__pydantic_extra__ or {})
@@ -107,6 +107,7 @@ class _EgressBody(BaseModel):
             allow_runloop_mirrors=self.allow_runloop_mirrors,
             allowed_hostnames=None if hostnames is None else tuple(hostnames),
             allowed_cidrs=None if cidrs is None else tuple(entry.to_input() for entry in cidrs),
+            enforcement=self.enforcement,
         )
 
 

@@ -3,10 +3,13 @@
 import msgspec
 
 from outgate.control.enforcement import Enforcement
+from outgate.control.policy_advice import advise_document
 from outgate.control.policy_documents import decode_policy
 from outgate.control.policy_reading import PolicyPage, RevisionPage
 from outgate.control.policy_revisions import RevisionDiff
+from outgate.core.advice import Advice
 from outgate.model.desired import CidrDocument, PolicyDocument
+from outgate.model.policy import EnforcementMode
 from outgate.store.policies import PolicyRow, RevisionRow
 
 
@@ -37,8 +40,20 @@ class NetworkPolicyViewEgress(msgspec.Struct, frozen=True):
     allowed_cidrs: tuple[CidrView, ...]
 
 
+class NetworkPolicyAdvice(msgspec.Struct, frozen=True):
+    """Something to think twice about: ``code`` is stable, ``field`` the place, ``text`` a sentence with the reason."""
+
+    code: str
+    field: str
+    text: str
+
+
 class NetworkPolicyView(msgspec.Struct, frozen=True):
-    """A network policy. Times are Unix milliseconds."""
+    """A network policy. Times are Unix milliseconds.
+
+    ``enforcement`` and ``warnings`` are extensions. Under ``report_only`` what the rules do not allow passes and is on
+    record.
+    """
 
     id: str
     name: str
@@ -46,6 +61,8 @@ class NetworkPolicyView(msgspec.Struct, frozen=True):
     create_time_ms: int
     update_time_ms: int
     egress: NetworkPolicyViewEgress
+    enforcement: EnforcementMode
+    warnings: tuple[NetworkPolicyAdvice, ...]
 
 
 class NetworkPolicyListView(msgspec.Struct, frozen=True):
@@ -65,6 +82,7 @@ class NetworkPolicyRevisionView(msgspec.Struct, frozen=True):
     time_ms: int
     key_id: str
     egress: NetworkPolicyViewEgress
+    enforcement: EnforcementMode
 
 
 class NetworkPolicyRevisionListView(msgspec.Struct, frozen=True):
@@ -75,7 +93,10 @@ class NetworkPolicyRevisionListView(msgspec.Struct, frozen=True):
 
 
 class NetworkPolicyRevisionDiffView(msgspec.Struct, frozen=True):
-    """What ``revision`` says otherwise than ``against``; ``flags`` are those that differ, as ``revision`` has them."""
+    """What ``revision`` says otherwise than ``against``; ``flags`` are those that differ, as ``revision`` has them.
+
+    So is ``enforcement``, which is null when both have the same.
+    """
 
     policy_id: str
     revision: int
@@ -85,18 +106,27 @@ class NetworkPolicyRevisionDiffView(msgspec.Struct, frozen=True):
     hostnames_removed: tuple[str, ...]
     cidrs_added: tuple[CidrView, ...]
     cidrs_removed: tuple[CidrView, ...]
+    enforcement: EnforcementMode | None
 
 
 def view_policy(row: PolicyRow) -> NetworkPolicyView:
     """The view of a policy."""
+    document = decode_policy(row.document)
     return NetworkPolicyView(
         id=row.id,
         name=row.name,
         description=row.description,
         create_time_ms=row.create_time_ms,
         update_time_ms=row.update_time_ms,
-        egress=_view_egress(decode_policy(row.document)),
+        egress=_view_egress(document),
+        enforcement=EnforcementMode(row.enforcement),
+        warnings=tuple(view_advice(advice) for advice in advise_document(document)),
     )
+
+
+def view_advice(advice: Advice) -> NetworkPolicyAdvice:
+    """The view of one thing to think about."""
+    return NetworkPolicyAdvice(advice.code, advice.field, advice.text)
 
 
 def view_policies(page: PolicyPage) -> NetworkPolicyListView:
@@ -113,7 +143,13 @@ def view_revision(row: RevisionRow) -> NetworkPolicyRevisionView:
     """The view of one version."""
     document = decode_policy(row.document)
     return NetworkPolicyRevisionView(
-        row.revision, document.name, row.description, row.time_ms, row.key_id, _view_egress(document)
+        row.revision,
+        document.name,
+        row.description,
+        row.time_ms,
+        row.key_id,
+        _view_egress(document),
+        EnforcementMode(row.enforcement),
     )
 
 
@@ -126,8 +162,9 @@ def view_revision_diff(diff: RevisionDiff) -> NetworkPolicyRevisionDiffView:
         flags=diff.flags,
         hostnames_added=diff.hostnames_added,
         hostnames_removed=diff.hostnames_removed,
-        cidrs_added=tuple(_view_cidr(rule) for rule in diff.cidrs_added),
-        cidrs_removed=tuple(_view_cidr(rule) for rule in diff.cidrs_removed),
+        cidrs_added=tuple(view_cidr(rule) for rule in diff.cidrs_added),
+        cidrs_removed=tuple(view_cidr(rule) for rule in diff.cidrs_removed),
+        enforcement=None if diff.enforcement is None else EnforcementMode(diff.enforcement),
     )
 
 
@@ -145,10 +182,11 @@ def _view_egress(document: PolicyDocument) -> NetworkPolicyViewEgress:
         allow_mcp_gateway=document.allow_mcp_gateway,
         allow_runloop_mirrors=document.allow_runloop_mirrors,
         allowed_hostnames=document.allowed_hostnames,
-        allowed_cidrs=tuple(_view_cidr(rule) for rule in document.allowed_cidrs),
+        allowed_cidrs=tuple(view_cidr(rule) for rule in document.allowed_cidrs),
     )
 
 
-def _view_cidr(rule: CidrDocument) -> CidrView:
+def view_cidr(rule: CidrDocument) -> CidrView:
+    """The view of a CIDR rule."""
     ports = tuple(PortView(ports.port, ports.end_port, ports.protocol) for ports in rule.ports)
     return CidrView(rule.cidr, ports or None)

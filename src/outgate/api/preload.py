@@ -7,11 +7,14 @@ import codecs
 import importlib
 from typing import Final
 
+from outgate.control.public_suffixes import is_shared
+
 _LATE_MODULES: Final = (
     "anyio._backends._asyncio",
     "anyio._core._fileio",
     "concurrent.futures.thread",
     "encodings.idna",
+    "httpcore",
     "psycopg",
     "psycopg_binary",
     "sqlalchemy.dialects.postgresql.psycopg",
@@ -27,3 +30,5 @@ def preload() -> None:
     # The registry of codecs looks for a module at a codec's first use.
     for codec in _LATE_CODECS:
         codecs.lookup(codec)
+    # Its list is a file.
+    is_shared("com")

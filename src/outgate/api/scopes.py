@@ -8,6 +8,7 @@ from outgate.model.scopes import AccessLevel, ResourceType
 
 _READ, _WRITE = AccessLevel.READ, AccessLevel.WRITE
 
+_WEBHOOKS: Final = "/v1/webhooks"
 # The first prefix that fits counts, so longer ones come before theirs.
 _RESOURCES: Final[tuple[tuple[str, ResourceType], ...]] = (
     ("/v1/devboxes/disk_snapshots", ResourceType.SNAPSHOTS),
@@ -20,6 +21,7 @@ _RESOURCES: Final[tuple[tuple[str, ResourceType], ...]] = (
     ("/v1/gateway-configs", ResourceType.ACCOUNT),
     ("/v1/mcp-configs", ResourceType.ACCOUNT),
     ("/v1/accounts", ResourceType.ACCOUNT),
+    (_WEBHOOKS, ResourceType.ACCOUNT),
     ("/v1/restricted_keys", ResourceType.ACCOUNT),
 )
 _SNAPSHOTTING: Final = ("/snapshot_disk", "/snapshot_disk_async")
@@ -44,4 +46,7 @@ def find_requirements(method: str, path: str) -> Sequence[Requirement] | None:
     needed = Requirement(resource, _READ if is_reading else _WRITE)
     if path.startswith("/v1/devboxes/{") and path.endswith(_SNAPSHOTTING):
         return (needed, Requirement(ResourceType.SNAPSHOTS, _WRITE))
+    if resource is ResourceType.ACCOUNT and path.startswith(_WEBHOOKS):
+        # A webhook is told what devboxes do: no key may have that sent that may not read it.
+        return (needed, Requirement(ResourceType.DEVBOXES, _READ))
     return (needed,)

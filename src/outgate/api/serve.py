@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvloop
 from alembic.script import ScriptDirectory
@@ -16,21 +16,29 @@ from outgate.api.app import create_app
 from outgate.api.front import create_front_app
 from outgate.api.internal import create_internal_app
 from outgate.api.listener import Listener, end_listeners, quiet_granian
+from outgate.api.otel import load_otel
 from outgate.api.preload import preload
-from outgate.api.privileges import Identity, allow_many_files, drop_privileges
 from outgate.api.terminal_serving import TerminalServing, serve_terminals
 from outgate.clock import wall_ms
+from outgate.console.app import add_console
 from outgate.control.accounts import NewKey, ensure_first_key
 from outgate.control.configuration import ApiSettings
 from outgate.control.gateway import AgentGateway
 from outgate.control.hosts import ensure_host
+from outgate.control.metrics import Metrics
 from outgate.control.object_files import ObjectFiles
 from outgate.control.secrets import load_keys
 from outgate.control.services import Services
 from outgate.control.snapshot_following import follow_snapshots_forever
 from outgate.control.sweeper import sweep_forever
+from outgate.control.telemetry import NoTelemetry, Telemetry
+from outgate.control.webhook_delivery import deliver_forever
+from outgate.privileges import Identity, drop_privileges, raise_descriptor_limit
 from outgate.store.database import Database
 from outgate.store.migrate import load_migrations, migrate
+
+if TYPE_CHECKING:
+    from outgate.api.otel_export import OtelTelemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class ServeConfig:
     first_key: str | None = field(default=None, repr=False)
     host: HostToken | None = None
     identity: Identity | None = None
+    otel_endpoint: str | None = None
+    """Where the OpenTelemetry collector is, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,9 @@ class Applications:
     @classmethod
     def make(cls) -> Self:
         """All of them, serving nobody yet."""
-        return cls(create_app(), create_internal_app(), create_front_app())
+        public = create_app()
+        add_console(public)
+        return cls(public, create_internal_app(), create_front_app())
 
     def listen(
         self, services: Services, public: Sequence[socket.socket], internal: Sequence[socket.socket]
@@ -125,8 +137,8 @@ def run_api(
     Raises SettingError, StoreError, HostNotCapableError when it cannot start.
     """
     preload()
-    loaded = _Loaded(load_migrations(), Applications.make())
-    allow_many_files()
+    loaded = _Loaded(load_migrations(), Applications.make(), load_otel() if config.otel_endpoint else None)
+    raise_descriptor_limit()  # each long poll holds a connection
     if config.identity is not None:
         drop_privileges(config.identity)
     uvloop.run(_serve(config, loaded, public, internal, on_serving, front=front, terminals=terminals))
@@ -138,6 +150,7 @@ class _Loaded:
 
     migrations: ScriptDirectory
     applications: Applications
+    otel: "type[OtelTelemetry] | None"
 
 
 async def _serve(
@@ -160,7 +173,13 @@ async def _serve(
         keys = load_keys(database, places.key_file, is_given=places.is_key_given)
         objects = ObjectFiles(places.objects_dir)
         objects.prepare()
-        services = Services(config.settings, database, config.gateway, keys, objects)
+        metrics = Metrics()
+        telemetry: Telemetry = NoTelemetry()
+        if loaded.otel is not None and config.otel_endpoint is not None:
+            telemetry = loaded.otel(config.otel_endpoint, metrics)
+        services = Services(
+            config.settings, database, config.gateway, keys, objects, metrics=metrics, telemetry=telemetry
+        )
         first_key = ensure_first_key(database, services.ids, config.first_key, wall_ms())
         listeners = loaded.applications.listen(services, public, internal)
         if config.host is not None:
@@ -168,7 +187,10 @@ async def _serve(
             if front is not None:
                 listeners += (loaded.applications.listen_for_front(services, front, host.id),)
         besides = () if terminals is None else (serve_terminals(services, terminals),)
-        await serve_services(services, listeners, stop, lambda: on_serving(Serving(first_key)), besides=besides)
+        try:
+            await serve_services(services, listeners, stop, lambda: on_serving(Serving(first_key)), besides=besides)
+        finally:
+            telemetry.close()
 
 
 async def serve_services(
@@ -184,7 +206,9 @@ async def serve_services(
     ``besides``: what else goes on as long as the services do.
     """
     quiet_granian()
-    others = [asyncio.create_task(work) for work in (follow_snapshots_forever(services), *besides)]
+    others = [
+        asyncio.create_task(work) for work in (follow_snapshots_forever(services), deliver_forever(services), *besides)
+    ]
     serving = [asyncio.create_task(listener.serve()) for listener in listeners]
     sweeper = asyncio.create_task(sweep_forever(services))
     stopping = asyncio.create_task(stop.wait())

@@ -64,11 +64,12 @@ def render_location(location: Sequence[int | str]) -> str:
 
 def _describe(field: str, error: Mapping[str, Any]) -> InvalidValueError:
     kind = error["type"]
-    code = _CODES.get(kind)
+    code = CODES.get(kind)
     return InvalidValueError(_render(field, error), field=field, code=code)
 
 
-_CODES: Final = {"missing": "missing", "extra_forbidden": "unknown_field"} | dict.fromkeys(_EXPECTED, "wrong_type")
+CODES: Final = {"missing": "missing", "extra_forbidden": "unknown_field"} | dict.fromkeys(_EXPECTED, "wrong_type")
+"""Kinds of pydantic's errors that have a code of their own."""
 
 
 def _render(field: str, error: Mapping[str, Any]) -> str:

@@ -200,7 +200,7 @@ def test_without_a_valid_key_the_answer_is_401(server: ApiServer, header: str | 
     ],
 )
 def test_bytes_that_are_no_http_do_not_harm_the_server(server: ApiServer, client: httpx.Client, raw: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65536)
@@ -212,6 +212,6 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_does_not_harm_the_server(
 ) -> None:
     key = client.headers["authorization"]
     head = f"POST {POLICIES} HTTP/1.1\r\nhost: x\r\nauthorization: {key}\r\ncontent-length: 100\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(head.encode() + b'{"name": "half')
     assert client.get(POLICIES).json()["total_count"] == 0

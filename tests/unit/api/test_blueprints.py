@@ -21,7 +21,7 @@ from support.api_server import HOST_TOKEN, ApiServer
 
 BLUEPRINTS = "/v1/blueprints"
 UNKNOWN = "bpt_" + "a" * 21
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 def create(client: httpx.Client, **body: Any) -> dict[str, Any]:

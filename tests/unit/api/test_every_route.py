@@ -87,6 +87,7 @@ CREATED = {
     "/v1/blueprints": {"name": "b"},
     "/v1/objects": {"name": "o", "content_type": "text"},
     "/v1/gateway-configs": {"name": "g", "endpoint": "https://example.com", "auth_mechanism": {"type": "bearer"}},
+    "/v1/webhooks": {"url": "https://hooks.example/", "events": ["flow.denied"]},
     "/v1/mcp-configs": {"name": "m", "endpoint": "https://example.com", "allowed_tools": ["*"]},
 }
 

@@ -71,4 +71,10 @@ def test_a_report_shows_in_the_health(server: ApiServer) -> None:
         finally:
             ready = msgspec.structs.replace(report, ready=True)
             host.post("/internal/v1/report", content=msgspec.json.encode(ready))
-    assert httpx.get(f"{server.base_url}/readyz").json() == {"status": "enforcing", "message": "", "warnings": []}
+    well = httpx.get(f"{server.base_url}/readyz").json()
+    assert (well["status"], well["message"], well["warnings"]) == ("enforcing", "", [])
+    (host_view,) = well["hosts"]
+    assert (host_view["name"], host_view["enforcing"]) == ("local", True)
+    assert host_view["revision_enforced"] == 1
+    assert host_view["revision_wanted"] >= 1
+    assert 0 <= host_view["report_age_ms"] <= well["time_ms"]

@@ -57,7 +57,9 @@ def flatten(view: dict[str, Any]) -> dict[str, Any]:
 def test_a_bare_policy_denies_everything_and_shows_all_fields(client: httpx.Client) -> None:
     view = create(client)
     assert view["egress"] == EGRESS_DEFAULT
-    assert set(view) == {"id", "name", "description", "create_time_ms", "update_time_ms", "egress"}
+    runloops = {"id", "name", "description", "create_time_ms", "update_time_ms", "egress"}
+    assert set(view) == {*runloops, "enforcement", "warnings"}
+    assert (view["enforcement"], view["warnings"]) == ("enforce", [])
     assert view["description"] is None
     assert view["create_time_ms"] == view["update_time_ms"]
     assert re.fullmatch(r"npol_[0-9A-Za-z]{21}", view["id"])

@@ -86,4 +86,4 @@ def test_no_file_of_the_store_holds_what_is_hashed_or_sealed(walked: Walked) -> 
 def test_the_store_was_there_to_be_looked_at(walked: Walked) -> None:
     """What is documented to be stored as it is, is found."""
     stored = b"".join(data for name, data in walked.files.items() if name.startswith("outgate.db"))
-    assert sorted(found_in(stored, walked.plain)) == ["environment", "tunnel token"]
+    assert sorted(found_in(stored, walked.plain)) == ["environment", "tunnel token", "webhook path"]

@@ -44,6 +44,7 @@ def test_one_version_and_the_difference_of_two(client: httpx.Client, policy_id: 
         "hostnames_removed": ["a.example"],
         "cidrs_added": [],
         "cidrs_removed": [{"cidr": "9.9.9.0/24", "ports": [{"port": 53, "end_port": None, "protocol": None}]}],
+        "enforcement": None,
     }
     back = client.get(f"{POLICIES}/{policy_id}/revisions/1/diff", params={"against": 3}).json()
     assert (back["flags"], back["hostnames_added"], back["hostnames_removed"]) == ({}, ["a.example"], ["c.example"])

@@ -2,24 +2,26 @@
 
 import asyncio
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from outgate.api import privileges, serve
-from outgate.api.privileges import Identity, drop_privileges
+from outgate.api import serve
 from outgate.control.services import Services
-from outgate.errors import HostNotCapableError
 from support.api_server import FakeGateway, listen_tcp, make_services, open_database
-from support.running_api import run
+from support.console import Visitor
+from support.running_api import KEY, run
+from support.webhook_receiver import run_receiver
 
 NOBODY = 65534
 
@@ -32,8 +34,16 @@ def public() -> Iterator[socket.socket]:
         yield bound
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
 def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: socket.socket) -> None:
     confirmed: dict[str, int] = {}
+    is_over = threading.Event()
 
     with run(tmp_path, public) as running:
         policies: list[str] = []
@@ -44,6 +54,8 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: soc
         def write(policy_id: str) -> None:
             with running.client() as client, contextlib.suppress(httpx.HTTPError):
                 for n in range(1, 100_000):
+                    if is_over.is_set():
+                        return
                     body = {"allowed_hostnames": [f"n{n}.example"]}
                     if client.post(f"/v1/network-policies/{policy_id}", json=body).status_code == 200:
                         confirmed[policy_id] = n
@@ -51,13 +63,14 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: soc
         writers = [threading.Thread(target=write, args=(policy_id,)) for policy_id in policies]
         for writer in writers:
             writer.start()
-        time.sleep(0.7)
-        running.end(signal.SIGKILL)
-        # Requests under way are cut; the socket stays open, so that later ones wait for the next api.
-        public_again = public
-        for writer in writers:
-            writer.join(0.2)
-        with run(tmp_path, public_again, key="") as restarted, restarted.client() as client:
+        until(lambda: len(confirmed) == len(policies) and min(confirmed.values()) >= 5)
+        running.process.kill()
+        is_over.set()
+        running.process.wait(20)
+        # Requests under way are cut; the socket stays open, so that one sent just then waits for the next api.
+        with run(tmp_path, public, key="") as restarted, restarted.client() as client:
+            for writer in writers:
+                writer.join(30)
             for policy_id in policies:
                 found = client.get(f"/v1/network-policies/{policy_id}").json()["egress"]["allowed_hostnames"]
                 written = int(found[0][1:].removesuffix(".example"))
@@ -66,8 +79,6 @@ def test_nothing_that_was_answered_is_lost_by_kill_9(tmp_path: Path, public: soc
                 revisions = client.get(f"/v1/network-policies/{policy_id}/revisions?limit=5000").json()["revisions"]
                 assert [r["revision"] for r in revisions] == list(range(len(revisions), 0, -1))
             restarted.end(signal.SIGTERM)
-            for writer in writers:
-                writer.join(30)
 
 
 def test_the_first_start_makes_a_key_and_later_ones_do_not(tmp_path: Path, public: socket.socket) -> None:
@@ -86,22 +97,20 @@ def test_the_first_start_makes_a_key_and_later_ones_do_not(tmp_path: Path, publi
 def test_a_stop_answers_waiters_at_once(tmp_path: Path, public: socket.socket) -> None:
     with run(tmp_path, public) as running, running.client() as client:
         box = client.post("/v1/devboxes").json()
-        answers: list[httpx.Response] = []
-
-        def wait() -> None:
-            body = {"statuses": ["running"], "timeout_seconds": 30}
-            with running.client() as waiting:
-                answers.append(waiting.post(f"/v1/devboxes/{box['id']}/wait_for_status", json=body))
-
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        time.sleep(0.5)
-        started = time.monotonic()
-        assert running.end(signal.SIGTERM) == 0
-        assert time.monotonic() - started < 3
-        waiter.join(10)
-        assert (answers[0].status_code, answers[0].json()["code"]) == (503, "stopping")
-        assert answers[0].headers["x-should-retry"] == "true"
+        host, port = public.getsockname()
+        with contextlib.closing(http.client.HTTPConnection(host, port, timeout=20)) as waiting:
+            body = json.dumps({"statuses": ["running"], "timeout_seconds": 30}).encode()
+            waiting.putrequest("POST", f"/v1/devboxes/{box['id']}/wait_for_status")
+            for name, value in (("authorization", f"Bearer {KEY}"), ("content-length", str(len(body)))):
+                waiting.putheader(name, value)
+            waiting.putheader("expect", "100-continue")
+            waiting.endheaders()
+            assert waiting.sock.recv(100).startswith(b"HTTP/1.1 100 "), "the api is at work on the request"
+            waiting.send(body)
+            assert running.end(signal.SIGTERM) == 0
+            answer = waiting.getresponse()
+            assert (answer.status, json.loads(answer.read())["code"]) == (503, "stopping")
+            assert answer.getheader("x-should-retry") == "true"
 
 
 @needs_root
@@ -122,6 +131,8 @@ def test_it_serves_without_any_privilege_and_without_reading_its_own_files(publi
             with running.client() as client:
                 exercise(client)
                 exercise_resources(client)
+                exercise_webhooks(client)
+                exercise_console(client)
             with httpx.Client(base_url=running.url, http1=False, http2=True, timeout=20) as client:
                 assert client.get("/healthz").status_code == 200
             assert running.end(signal.SIGTERM) == 0
@@ -131,6 +142,38 @@ def test_it_serves_without_any_privilege_and_without_reading_its_own_files(publi
         assert {path.owner() for path in directory.glob("outgate.db*")} == {"nobody"}
     finally:
         shutil.rmtree(directory)
+
+
+def exercise_console(client: httpx.Client) -> None:
+    """Each template once, and what words and suggestions need."""
+    key = client.headers["authorization"].removeprefix("Bearer ")
+    policy = client.post("/v1/network-policies", json={"name": "console", "allowed_hostnames": ["*.github.io"]}).json()[
+        "id"
+    ]
+    place = f"/console/policies/{policy}"
+    with httpx.Client(base_url=client.base_url, timeout=20) as browser:
+        visitor = Visitor(browser)
+        assert visitor.sign_in(key).status_code == 303
+        for path in ("/console/policies", place, f"{place}/edit", f"{place}/suggestions", f"{place}/revisions/1"):
+            visitor.see(path)
+        for path in ("/console/devboxes", "/console/flows", "/console/picture", "/console/health"):
+            visitor.see(path)
+        assert "Line 1" in visitor.send(f"{place}/edit", name="x", allowed_hostnames="b\u00fccher.example").text
+        assert "Before you save" in visitor.send(f"{place}/edit", name="x", allowed_hostnames="x.example").text
+        assert visitor.get("/console/nothing").status_code == 404
+
+
+def exercise_webhooks(client: httpx.Client) -> None:
+    """A delivery that arrives, and one to where nobody speaks TLS."""
+    with run_receiver() as receiver:
+        for url in (receiver.url, f"https://127.0.0.1:{receiver.port}/"):
+            made = client.post("/v1/webhooks", json={"url": url, "events": ["flow.denied"]}).json()
+            place = f"/v1/webhooks/{made['id']}"
+            delivery = client.post(f"{place}/test").json()
+            while delivery["state"] == "pending":
+                time.sleep(0.05)
+                (delivery,) = client.get(f"{place}/deliveries").json()["deliveries"]
+            assert (delivery["state"] == "delivered") == (url == receiver.url), delivery
 
 
 def exercise(client: httpx.Client) -> None:
@@ -185,32 +228,3 @@ def test_half_an_api_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RuntimeError, match="ended by itself") as caught:
         asyncio.run(run_it())
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-
-
-@needs_root
-def test_privileges_are_kept_by_nobody_who_has_threads() -> None:
-    release = threading.Event()
-    thread = threading.Thread(target=release.wait)
-    thread.start()
-    try:
-        with pytest.raises(HostNotCapableError, match="before threads start"):
-            drop_privileges(Identity(NOBODY, NOBODY))
-    finally:
-        release.set()
-        thread.join()
-    assert os.geteuid() == 0
-
-
-@needs_root
-def test_a_drop_that_does_not_take_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pid = os.fork()
-    if pid == 0:
-        # A child of one thread. The drop is made to do nothing; the check must see that it did not take.
-        monkeypatch.setattr(privileges, "_become", lambda _identity: None)
-        monkeypatch.setattr(privileges, "_check_single_threaded", lambda: None)
-        try:
-            drop_privileges(Identity(NOBODY, NOBODY))
-        except HostNotCapableError:
-            os._exit(0)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from outgate.api import devbox_bodies, execution_bodies
+from outgate.client import lookups
 from outgate.control import evictions, flows
 from outgate.control.configuration import ApiSettings
 from support.api_server import ApiServer
@@ -71,10 +72,12 @@ def check_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *how: s
     monkeypatch.setattr(evictions, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(flows, "FOLLOW_S_MAX", 0.1)
     monkeypatch.setattr(flows, "LOOK_EVERY_S", 0.05)
+    # Generated webhooks lead nowhere; nobody is asked where that is.
+    monkeypatch.setattr(lookups, "_look_up", lambda _host, _port: [])
     (tmp_path / "hooks.py").write_text(HOOKS)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     # It shows wrong keys on purpose, and wants to be told each time that they are.
-    settings = ApiSettings(policies_max=1_000_000, enforce_wait_s_max=0.5, auth_failures_max=0)
+    settings = ApiSettings(policies_max=1_000_000, webhooks_max=1_000_000, enforce_wait_s_max=0.5, auth_failures_max=0)
     with ApiServer(tmp_path, settings, runs_commands=False) as server:
         key = server.new_account("schemathesis").api_key
         command = [

@@ -191,7 +191,7 @@ def test_a_devbox_has_a_bounded_number_of_programs(runtime: LocalRuntime, monkey
         assert await first.ended == 0
         for terminal in (first, second, other):
             await terminal.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 with suppress(TerminalRefusal):
                     await (await agent.run(url, "dbx_1", "true", {}, None)).close()
