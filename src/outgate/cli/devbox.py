@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outgate.cli.devbox_states import FINAL, await_status, policy_of, print_devbox
+from outgate.cli.devbox_states import FINAL, await_status, find_policy, policy_of, print_devbox
 from outgate.cli.explanations import (
     Port,
     ProtocolName,
@@ -107,7 +107,8 @@ def list_(
 def get(server: Server, devbox: Devbox) -> None:
     """One devbox."""
     with server.connect() as client:
-        print_devbox(client.get_devbox(devbox), json=server.json)
+        view = client.get_devbox(devbox)
+        print_devbox(view, json=server.json, policy=None if server.json else find_policy(client, view))
 
 
 @app.command("exec", context_settings={"allow_interspersed_args": False})

@@ -3,7 +3,9 @@
 from typing import Final
 
 from outgate.cli.output import errors, print_fields, print_json, render_time
+from outgate.cli.policy_options import summarise_policy
 from outgate.client.public import JsonObject, OutgateClient
+from outgate.client.transport import PeerRefusedError
 from outgate.errors import OutgateError
 
 FINAL: Final = ("failure", "shutdown")
@@ -33,8 +35,17 @@ def policy_of(view: JsonObject) -> str:
     return str((view.get("launch_parameters") or {}).get("network_policy_id") or "")
 
 
-def print_devbox(view: JsonObject, *, json: bool) -> None:
-    """All of a devbox that people look at, or everything as JSON."""
+def find_policy(client: OutgateClient, view: JsonObject) -> JsonObject | None:
+    """The view of the devbox's policy; None when it is the server's own, or gone."""
+    policy_id = policy_of(view)
+    try:
+        return client.get_policy(policy_id) if policy_id else None
+    except PeerRefusedError:
+        return None
+
+
+def print_devbox(view: JsonObject, *, json: bool, policy: JsonObject | None = None) -> None:
+    """All of a devbox that people look at, with what its policy lets out if that is given; or everything as JSON."""
     if json:
         print_json(view)
         return
@@ -45,6 +56,7 @@ def print_devbox(view: JsonObject, *, json: bool) -> None:
             "name": view.get("name"),
             "status": view["status"],
             "policy": policy_of(view),
+            "lets out": "" if policy is None else summarise_policy(policy),
             "blueprint": view.get("blueprint_id"),
             "snapshot": view.get("snapshot_id"),
             "tunnel": tunnel.get("tunnel_key"),

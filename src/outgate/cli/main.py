@@ -30,9 +30,10 @@ COMMANDS: Final = {
     "image": "image:app",
     "object": "object:app",
     "secret": "secret:app",
+    "webhook": "webhook:app",
     "flows": "flows:flows",
     "tls": "tls:app",
-    "doctor": "doctor:doctor",
+    "doctor": "doctor.command:doctor",
     "demo": "demo.command:demo",
 }
 """Where each command is. Only the one that is asked for is loaded: all of them take a second, most of them none."""

@@ -14,17 +14,17 @@ from outgate.cli.explanations import (
     print_explanation,
     print_simulation,
 )
-from outgate.cli.output import print_fields, print_json, print_line, print_table, render_time
+from outgate.cli.output import print_fields, print_json, print_line, print_note, print_table, render_time
 from outgate.cli.policy_options import (
-    FLAGS,
     find_policy_id,
-    parse_cidr_option,
     read_policy_file,
-    render_cidr_rule,
     summarise_policy,
 )
 from outgate.cli.server_options import Server, with_server
+from outgate.cli.suggestions import apply_suggestions, print_suggestions
 from outgate.client.public import JsonObject
+from outgate.core.cidr_lines import parse_cidr_line, render_cidr_line
+from outgate.model.policy import EGRESS_FLAGS
 
 app = typer.Typer(no_args_is_help=True, help="What devboxes may reach.")
 
@@ -42,6 +42,10 @@ DevboxToDevbox = Annotated[bool | None, typer.Option("--allow-devbox-to-devbox/-
 AgentGateway = Annotated[bool | None, typer.Option("--allow-agent-gateway/--no-agent-gateway")]
 McpGateway = Annotated[bool | None, typer.Option("--allow-mcp-gateway/--no-mcp-gateway")]
 Mirrors = Annotated[bool | None, typer.Option("--allow-runloop-mirrors/--no-runloop-mirrors")]
+ReportOnly = Annotated[
+    bool | None,
+    typer.Option("--report-only/--enforce", help="DANGER: what no rule allows passes, and is only reported."),
+]
 Description = Annotated[str | None, typer.Option("--description", help="For people.")]
 File = Annotated[
     Path | None, typer.Option("--file", help="A JSON body as the API takes it; options win over what it says.")
@@ -61,12 +65,14 @@ def create(
     agent_gateway: AgentGateway = None,
     mcp_gateway: McpGateway = None,
     mirrors: Mirrors = None,
+    report_only: ReportOnly = None,
     description: Description = None,
     file: File = None,
 ) -> None:
     """Make a policy. Without any --allow… nothing leaves."""
     flags = _flags(allow_all, devbox_to_devbox, agent_gateway, mcp_gateway, mirrors)
     body = {**_body(file, allow_host or None, allow_cidr or None, flags, description), "name": name}
+    body.update(_enforcement(report_only))
     with server.connect() as client:
         _print_policy(client.create_policy(body), json=server.json)
 
@@ -86,6 +92,7 @@ def update(
     agent_gateway: AgentGateway = None,
     mcp_gateway: McpGateway = None,
     mirrors: Mirrors = None,
+    report_only: ReportOnly = None,
     name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
     description: Description = None,
     file: File = None,
@@ -100,7 +107,7 @@ def update(
     hosts = [] if no_hosts else (allow_host or None)
     cidrs = [] if no_cidrs else (allow_cidr or None)
     flags = _flags(allow_all, devbox_to_devbox, agent_gateway, mcp_gateway, mirrors)
-    body = _body(file, hosts, cidrs, flags, description)
+    body = _body(file, hosts, cidrs, flags, description) | _enforcement(report_only)
     if name is not None:
         body["name"] = name
     with server.connect() as client:
@@ -165,6 +172,35 @@ def explain(
         print_explanation(client.explain_policy(find_policy_id(client, policy), body), json=server.json)
 
 
+@app.command("suggest")
+@with_server
+def suggest(
+    server: Server,
+    policy: Reference,
+    *,
+    hours: Annotated[int, typer.Option("--hours", min=1, help="How far back to look.")] = 24,
+    devbox: Annotated[list[str] | None, typer.Option("--devbox", help="Only what this one did; repeat it.")] = None,
+    allowed_only: Annotated[bool, typer.Option("--without-denied", help="Not what was denied.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Add what the policy lacks; shows what that changes, and asks.")
+    ] = False,
+) -> None:
+    """The shortest allow list that covers what the policy's devboxes did, and what of the policy nothing used."""
+    if apply and server.json:
+        raise typer.BadParameter("--apply asks, and --json is for programs; choose one.")
+    body = {"hours": hours, "devbox_ids": devbox or [], "include_denied": not allowed_only}
+    with server.connect() as client:
+        policy_id = find_policy_id(client, policy)
+        said = client.suggest_policy(policy_id, body)
+        if server.json:
+            print_json(said)
+            return
+        print_suggestions(said)
+        updated = apply_suggestions(client, policy_id, said, hours=hours) if apply else None
+    if updated is not None:
+        _print_policy(updated, json=False)
+
+
 @app.command("history")
 @with_server
 def history(
@@ -198,10 +234,12 @@ def diff(
     if server.json:
         print_json(found)
         return
+    if found.get("enforcement"):
+        print_line(f"+ enforcement {found['enforcement']}")
     for flag, value in found["flags"].items():
         print_line(f"{'+' if value else '-'} {flag}")
     for sign, hosts, cidrs in (("-", "hostnames_removed", "cidrs_removed"), ("+", "hostnames_added", "cidrs_added")):
-        for entry in (*found[hosts], *(render_cidr_rule(rule) for rule in found[cidrs])):
+        for entry in (*found[hosts], *(render_cidr_line(rule) for rule in found[cidrs])):
             print_line(f"{sign} {entry}")
 
 
@@ -214,7 +252,11 @@ def restore(server: Server, policy: Reference, revision: Revision) -> None:
 
 
 def _flags(*given: bool | None) -> dict[str, bool]:
-    return {field: value for field, value in zip(FLAGS, given, strict=True) if value is not None}
+    return {field: value for field, value in zip(EGRESS_FLAGS, given, strict=True) if value is not None}
+
+
+def _enforcement(report_only: bool | None) -> dict[str, object]:
+    return {} if report_only is None else {"enforcement": "report_only" if report_only else "enforce"}
 
 
 def _body(
@@ -229,7 +271,7 @@ def _body(
     if hosts is not None:
         body["allowed_hostnames"] = list(hosts)
     if cidrs is not None:
-        body["allowed_cidrs"] = [parse_cidr_option(cidr) for cidr in cidrs]
+        body["allowed_cidrs"] = [parse_cidr_line(cidr) for cidr in cidrs]
     if description is not None:
         body["description"] = description
     return body
@@ -247,7 +289,9 @@ def _print_policy(view: JsonObject, *, json: bool) -> None:
             "description": view.get("description"),
             "lets out": summarise_policy(view),
             "hosts": " ".join(egress["allowed_hostnames"]),
-            "networks": " ".join(render_cidr_rule(rule) for rule in egress["allowed_cidrs"]),
+            "networks": " ".join(render_cidr_line(rule) for rule in egress["allowed_cidrs"]),
             "updated": render_time(view["update_time_ms"]),
         }
     )
+    for warning in view.get("warnings", ()):
+        print_note(f"warning: {warning['text']}")

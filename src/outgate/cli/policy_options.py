@@ -1,24 +1,19 @@
 """How a policy is written on a command line, and how a policy's view becomes lines again."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from outgate.client.public import OutgateClient
 from outgate.errors import InvalidValueError, OutgateError
-
-_PORTS = re.compile(r"(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?(?:/(?P<protocol>tcp|udp))?\Z", re.ASCII | re.IGNORECASE)
+from outgate.model.policy import EGRESS_FLAGS
 
 _ID_PREFIX = "npol_"
+REPORT_ONLY = "EVERYTHING: REPORT ONLY"
+"""How loudly it is said that a policy holds nothing back."""
 
-FLAGS = {
-    "allow_all": "allow all",
-    "allow_devbox_to_devbox": "devbox to devbox",
-    "allow_agent_gateway": "agent gateway",
-    "allow_mcp_gateway": "MCP gateway",
-    "allow_runloop_mirrors": "mirrors",
-}
+# Of EGRESS_FLAGS, in their order.
+_FLAG_LABELS = ("allow all", "devbox to devbox", "agent gateway", "MCP gateway", "mirrors")
 
 
 def find_policy_id(client: OutgateClient, reference: str) -> str:
@@ -29,45 +24,6 @@ def find_policy_id(client: OutgateClient, reference: str) -> str:
         if policy["name"] == reference:
             return str(policy["id"])
     raise OutgateError(f"There is no policy called {reference!r}; `outgate policy list` shows them.", code="not_found")
-
-
-def parse_cidr_option(text: str) -> dict[str, object]:
-    """``10.0.0.0/8``, ``10.0.0.0/8:443/tcp`` or ``10.0.0.0/8:443/tcp,8000-8100`` as the API writes it.
-
-    Raises InvalidValueError for ports in another form; the server judges the network.
-    """
-    cidr, colon, ports = text.partition(":")
-    rule: dict[str, object] = {"cidr": cidr}
-    if colon:
-        rule["ports"] = [_parse_ports(part, text) for part in ports.split(",")]
-    return rule
-
-
-def _parse_ports(text: str, whole: str) -> dict[str, object]:
-    match = _PORTS.match(text)
-    if match is None:
-        raise InvalidValueError(f"{whole!r}: write ports as in 10.0.0.0/8:443/tcp,8000-8100.", field="allowed_cidrs")
-    ports: dict[str, object] = {"port": int(match["first"])}
-    if match["last"]:
-        ports["end_port"] = int(match["last"])
-    if match["protocol"]:
-        ports["protocol"] = match["protocol"].upper()
-    return ports
-
-
-def render_cidr_rule(rule: Mapping[str, object]) -> str:
-    """A rule of a view in the form that :func:`parse_cidr_option` reads."""
-    ports = rule.get("ports")
-    if not isinstance(ports, Sequence) or not ports:
-        return str(rule["cidr"])
-    return f"{rule['cidr']}:{','.join(_render_ports(entry) for entry in ports)}"
-
-
-def _render_ports(ports: Mapping[str, object]) -> str:
-    span = str(ports["port"])
-    if ports.get("end_port") not in (None, ports["port"]):
-        span += f"-{ports['end_port']}"
-    return span + (f"/{str(ports['protocol']).lower()}" if ports.get("protocol") else "")
 
 
 def read_policy_file(path: Path) -> dict[str, object]:
@@ -88,9 +44,14 @@ def summarise_policy(view: Mapping[str, object]) -> str:
     egress = view.get("egress")
     if not isinstance(egress, Mapping):
         return ""
+    text = _summarise_egress(egress)
+    return f"{REPORT_ONLY}; enforced, it would be {text}" if view.get("enforcement") == "report_only" else text
+
+
+def _summarise_egress(egress: Mapping[str, object]) -> str:
     if egress.get("allow_all"):
         return "everything (allow_all)"
-    parts = [label for field, label in FLAGS.items() if egress.get(field)]
+    parts = [label for field, label in zip(EGRESS_FLAGS, _FLAG_LABELS, strict=True) if egress.get(field)]
     for field, one, many in (("allowed_hostnames", "host", "hosts"), ("allowed_cidrs", "network", "networks")):
         entries = egress.get(field)
         if isinstance(entries, Sequence) and entries:

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 import uvloop
@@ -27,20 +28,23 @@ from outgate.client.transport import unix_url
 from outgate.dataplane import netns
 from outgate.dataplane.apply_steps import StepObserver, ignore_step
 from outgate.dataplane.dns_gate import DeniedAnswer
+from outgate.dataplane.flow_table import observe_flow_table
 from outgate.dataplane.gate_config import GateConfig
 from outgate.dataplane.gate_config import host_context as gate_context
 from outgate.dataplane.layout import NetworkLayout
-from outgate.dataplane.privileges import die_with_parent, keep_held_capabilities, raise_descriptor_limit
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
+from outgate.privileges import die_with_parent, keep_held_capabilities, raise_descriptor_limit
 from outgate.server.capabilities import AGENT_CAPABILITIES
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import check_names, find_resolvers
 from outgate.server.endpoint_changes import count_endpoint_changes
 from outgate.server.host_network import RECORDS, open_driver
 from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity, require_root
+from outgate.server.notify import UNMANAGED, ServiceManager, keep_alive, take_service_manager
 from outgate.server.places import ensure_directories, ensure_host_token, locked
 from outgate.server.sandboxes import open_runtime
+from outgate.server.wellbeing import is_agent_answering
 from outgate.settings import Settings, load_settings
 
 
@@ -68,7 +72,7 @@ def gate_config(settings: Settings, layout: NetworkLayout) -> GateConfig:
     )
 
 
-async def _work(settings: Settings, on_step: StepObserver) -> None:
+async def _work(settings: Settings, on_step: StepObserver, manager: ServiceManager) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -91,20 +95,24 @@ async def _work(settings: Settings, on_step: StepObserver) -> None:
                 objects=api,
                 logs=api,
                 flows=api,
+                measures=api,
                 records=RecordStore(settings.agent_dir / RECORDS),
                 url=unix_url(settings.agent_socket),
                 capacity=observe_capacity(),
                 identify_router=lambda: netns.namespace_identity(layout.router_namespace),
+                observe_flow_table=lambda: observe_flow_table(layout.router_namespace),
                 on_step=on_step,
             )
-            await _serve(settings, needs, runtime, stop)
+            await _serve(settings, needs, runtime, stop, manager)
     finally:
         await runtime.aclose()
         await kernel.run(driver.close)
         kernel.close()
 
 
-async def _serve(settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime, stop: asyncio.Event, manager: ServiceManager
+) -> None:
     """Until ``stop``. Devboxes, rules and kernel flows stay; terminals end."""
     agent = Agent(needs)
     app = build_app(
@@ -127,9 +135,13 @@ async def _serve(settings: Settings, needs: AgentNeeds, runtime: TerminalRuntime
             asyncio.ensure_future(serve_unix(app, bound)),
             asyncio.ensure_future(dials.serve(dialled)),
             asyncio.ensure_future(terminals.serve(asked)),
+            asyncio.ensure_future(keep_alive(manager, partial(is_agent_answering, settings))),
         ]
+        # Closed until the api has said what is wanted, so that there is nothing to wait for.
+        manager.ready("filtering; waits for the api's word")
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        manager.stopping()
         for task in (*working, stopping):
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -143,7 +155,7 @@ def _dialling_uids(settings: Settings) -> frozenset[int]:
     return frozenset({os.geteuid(), find_api_identity(settings).uid, *front})
 
 
-def run_agent(settings: Settings, on_step: StepObserver = ignore_step) -> None:
+def run_agent(settings: Settings, on_step: StepObserver = ignore_step, *, manager: ServiceManager = UNMANAGED) -> None:
     """Work until SIGTERM; ``on_step`` is told of each step. Raises :class:`OutgateError` if it cannot enforce."""
     require_root("The agent")
     check_names(settings)
@@ -151,13 +163,14 @@ def run_agent(settings: Settings, on_step: StepObserver = ignore_step) -> None:
     keep_held_capabilities(AGENT_CAPABILITIES)
     ensure_directories(settings)
     with locked(settings, "agent", "An agent"):
-        uvloop.run(_work(settings, on_step))
+        uvloop.run(_work(settings, on_step, manager))
 
 
 def run_agent_alone(settings: Settings) -> None:
     """``outgate agent``: as below ``serve``, with its own log."""
+    manager = take_service_manager()
     configure_logs(settings.log_level, settings.log_format, process="agent")
-    run_agent(settings)
+    run_agent(settings, manager=manager)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,19 +14,19 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 from outgate.agent.serving import bind_unix
-from outgate.api.privileges import Identity
 from outgate.api.serve import HostToken, ResourcePlaces, ServeConfig, Serving, run_api
 from outgate.api.ssh_server import SshPlaces
 from outgate.api.terminal_serving import TerminalServing
 from outgate.client.agent_gateway import AgentHttpGateway
 from outgate.client.terminals import AgentTerminals
-from outgate.dataplane.privileges import die_with_parent
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.logs import configure_logs
+from outgate.privileges import Identity, die_with_parent
 from outgate.server.certificates import TlsNames
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import api_settings, check_names, find_tunnel_domain, reachable
 from outgate.server.identity import find_api_identity
+from outgate.server.notify import take_service_manager
 from outgate.server.places import (
     ensure_api_directory,
     ensure_directories,
@@ -57,6 +57,7 @@ def serve_config(settings: Settings, ssh: socket.socket | None = None) -> ServeC
         first_key=chosen,
         host=HostToken(HOST_NAME, token),
         identity=find_api_identity(settings) if os.geteuid() == 0 else None,
+        otel_endpoint=settings.otel_endpoint,
     )
 
 
@@ -80,6 +81,7 @@ def run_api_alone(settings: Settings) -> None:
 
     Raises what :func:`outgate.api.serve.run_api` raises.
     """
+    manager = take_service_manager()
     configure_logs(settings.log_level, settings.log_format, process="api")
     check_names(settings)
     ensure_directories(settings)
@@ -97,6 +99,7 @@ def run_api_alone(settings: Settings) -> None:
                 sys.stdout.write(f"outgate api key: {key}\n")
             sys.stdout.write(f"outgate api listens on http://{settings.listen}\n")
             sys.stdout.flush()
+            manager.ready(f"the API listens on http://{settings.listen}")
 
         terminals = terminal_serving(settings, ssh, None)
         run_api(serve_config(settings, ssh), [public], [internal], announce, terminals=terminals)

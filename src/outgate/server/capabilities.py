@@ -5,7 +5,7 @@ A process that runs inside a sandbox has those of its user namespace, whatever i
 
 from typing import Final
 
-from outgate.dataplane.privileges import Capability
+from outgate.privileges import Capability
 
 AGENT_CAPABILITIES: Final = frozenset(
     {

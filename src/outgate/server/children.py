@@ -69,14 +69,19 @@ class Child:
             await self._stop()
 
     async def _live_once(self) -> int:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._plan.command(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.stderr,  # standard output belongs to the supervisor's own lines
-            pass_fds=self._plan.descriptors,
-            env=dict(self._plan.environment),
-            start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to pass on
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._plan.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sys.stderr,  # standard output belongs to the supervisor's own lines
+                pass_fds=self._plan.descriptors,
+                env=dict(self._plan.environment),
+                start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to pass on
+            )
+        except OSError as error:
+            # Neither memory nor a process to be had: not for ever, and the other children live.
+            self._log.warning("child_not_started", child=self._plan.name, error=str(error))
+            return os.EX_OSERR
         self._log.info("child_started", child=self._plan.name, pid=self._process.pid)
         return await self._process.wait()
 

@@ -13,6 +13,7 @@ from outgate.model.endpoints import parse_endpoints
 from outgate.model.flow import HostContext
 from outgate.model.names import DomainName, HostPattern, parse_domain_name
 from outgate.model.policy import CidrRule
+from outgate.model.webhooks import parse_webhook_host
 from outgate.settings import Settings, SocketAddress, variable_of
 
 RESOLVER_FILE: Final = Path("/etc/resolv.conf")
@@ -57,12 +58,16 @@ def api_settings(settings: Settings) -> ApiSettings:
         git_url=settings.git_url,
         auth_failures_max=settings.auth_failures_max,
         proxies=settings.trusted_proxies,
+        metrics_token=None if settings.metrics_token is None else settings.metrics_token.get_secret_value(),
+        webhooks_max=settings.webhooks_max,
+        webhook_networks=settings.webhook_networks,
+        webhook_http_hosts=_parse_all(settings, "webhook_http_hosts", parse_webhook_host),
     )
 
 
 def check_names(settings: Settings) -> None:
     """Raise :class:`SettingError` for a name or key among the settings that cannot be one."""
-    host_context(settings)
+    api_settings(settings)
     if settings.api_key is not None:
         _parse(variable_of("api_key"), settings.api_key.get_secret_value(), parse_key)
 

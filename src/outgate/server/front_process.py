@@ -16,13 +16,12 @@ from contextlib import ExitStack
 import structlog
 import uvloop
 
-from outgate.api.privileges import allow_many_files, drop_privileges
 from outgate.client.transport import unix_url
-from outgate.dataplane.privileges import die_with_parent
 from outgate.errors import HostNotCapableError, OutgateError, SettingError
 from outgate.front.front import FrontConfig, run_front
 from outgate.front.listeners import FrontSockets
 from outgate.logs import configure_logs
+from outgate.privileges import die_with_parent, drop_privileges, raise_descriptor_limit
 from outgate.server.certificates import load_tls
 from outgate.server.children import EXIT_HOPELESS
 from outgate.server.context import find_tunnel_domain, reachable
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ssh = None if options.ssh_host is None else SocketAddress(options.ssh_host, options.ssh_port)
             sockets = FrontSockets(inside, (find_gate_identity(settings).uid,), https, http)
             config = front_config(settings, sockets, ssh)
-            allow_many_files()
+            raise_descriptor_limit()
             drop_privileges(find_front_identity(settings))
             uvloop.run(_work(config))
     except OutgateError as error:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from outgate.api.privileges import Identity
 from outgate.errors import HostNotCapableError, SettingError
+from outgate.privileges import Identity
 from outgate.settings import Settings, variable_of
 
 _API_USERS: Final = ("outgate", "nobody")

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from outgate.api.privileges import Identity
 from outgate.control.secrets_at_rest import make_key
 from outgate.errors import OutgateError, SettingError
+from outgate.privileges import Identity
 from outgate.settings import Settings, variable_of
 
 _TOKEN_BYTES: Final = 32

@@ -10,33 +10,36 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import httpx
 import structlog
 
 from outgate import clock
-from outgate.dataplane.privileges import keep_held_capabilities
 from outgate.dataplane.probe import probe_host, require_capable_host
 from outgate.errors import OutgateError
 from outgate.logs import configure_logs
+from outgate.privileges import keep_held_capabilities
 from outgate.runtime.engine import EngineKind, find_engine
 from outgate.server.capabilities import SUPERVISOR_CAPABILITIES
 from outgate.server.certificates import load_tls
 from outgate.server.children import Child, ChildPlan
 from outgate.server.context import check_names, find_resolvers, find_tunnel_domain, reachable
 from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity, require_root
+from outgate.server.notify import ServiceManager, keep_alive, take_service_manager
 from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
 from outgate.server.sockets import SupervisedSockets, bind_sockets
 from outgate.server.teardown import teardown_locked
-from outgate.settings import Settings, SocketAddress, variable_of
+from outgate.server.wellbeing import are_all_answering
+from outgate.settings import Settings, variable_of
 
 _READY_POLL_S: Final = 0.05
 _FIRST_START_WAIT_S: Final = 60.0
 """After this a start that has not succeeded is called failed, with the reason; migrations of a large store included."""
 _START_FAILURES_MAX: Final = 3
 _PROBLEM_LENGTH_MAX: Final = 500
-_SECRET_VARIABLES: Final = (variable_of("api_key"), variable_of("database_url"))
+_SECRET_VARIABLES: Final = tuple(map(variable_of, ("api_key", "database_url", "metrics_token")))
 
 
 class NotReadyError(OutgateError):
@@ -51,6 +54,7 @@ def run_server(settings: Settings, *, is_ephemeral: bool = False) -> None:
     Prints the first API key (at the first start) and one line when it serves and enforces. Raises
     :class:`OutgateError` for whatever keeps it from that: settings, the host, or children that do not start.
     """
+    manager = take_service_manager()
     configure_logs(settings.log_level, settings.log_format, process="serve")
     check_host(settings)
     keep_held_capabilities(SUPERVISOR_CAPABILITIES)
@@ -64,7 +68,7 @@ def run_server(settings: Settings, *, is_ephemeral: bool = False) -> None:
             load_tls(settings, tunnel_domain)  # made, or found wanting, before anything starts
         if key is not None and settings.api_key is None:
             _say(f"outgate api key: {key}")
-        asyncio.run(_supervise(settings))
+        asyncio.run(_supervise(settings, manager))
         if is_ephemeral:
             teardown_locked(settings)
 
@@ -82,21 +86,24 @@ def check_host(settings: Settings) -> None:
     require_capable_host(probe_host())
 
 
-async def _supervise(settings: Settings) -> None:
+async def _supervise(settings: Settings, manager: ServiceManager) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with bind_sockets(settings) as sockets:
         children = _plan_children(settings, sockets)
         keeping = [asyncio.create_task(child.run()) for child in children]
-        announcing = asyncio.create_task(_announce(settings.listen, children))
+        announcing = asyncio.create_task(_announce(settings, children, manager))
         stopping = asyncio.create_task(_wait(stop))
+        watching = asyncio.create_task(keep_alive(manager, partial(are_all_answering, settings)))
         try:
             await _until_stopped(stopping, announcing, keeping)
         finally:
-            for task in (announcing, stopping, *keeping):
+            manager.stopping()
+            tasks = (announcing, stopping, watching, *keeping)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(announcing, stopping, *keeping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _plan_children(settings: Settings, sockets: SupervisedSockets) -> tuple[Child, ...]:
@@ -140,8 +147,9 @@ async def _until_stopped(
             task.result()
 
 
-async def _announce(listen: SocketAddress, children: Sequence[Child]) -> None:
+async def _announce(settings: Settings, children: Sequence[Child], manager: ServiceManager) -> None:
     """Ask until the api answers that its host enforces, then say so, once. Raises :class:`NotReadyError`."""
+    listen = settings.listen
     deadline_s = clock.monotonic_s() + _FIRST_START_WAIT_S
     async with httpx.AsyncClient(base_url=f"http://{reachable(listen)}", timeout=1.0, trust_env=False) as client:
         while (problem := await _ask(client)) is not None:
@@ -153,6 +161,7 @@ async def _announce(listen: SocketAddress, children: Sequence[Child]) -> None:
             await asyncio.sleep(_READY_POLL_S)
     structlog.get_logger("supervisor").info("ready", listen=str(listen))
     _say(f"outgate ready on http://{listen}")
+    manager.ready(f"enforcing; the API listens on http://{listen}")
 
 
 def _is_broken(child: Child) -> bool:

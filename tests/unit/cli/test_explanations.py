@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from outgate.cli.explanations import gather_denials
+from outgate.core.denials import gather_denials
 from support.cli_rig import Run
 
 FLOW: dict[str, Any] = {
@@ -10,6 +10,7 @@ FLOW: dict[str, Any] = {
     "time_ms": 1_000,
     "count": 1,
     "devbox_id": "dbx_1",
+    "policy_id": "npol_1",
     "verdict": "deny",
     "reason": "no_rule",
     "enforcement_point": "dns",
@@ -55,7 +56,7 @@ def test_a_dry_run_changes_nothing_and_shows_both_directions(run: Run) -> None:
         "becomes": CHECK,
     }
     said = {
-        "opened": [change],
+        "opened": [change | {"becomes": ALLOWED}],
         "closed": [change | {"hostname": "y.org"}],
         "judged_count": 9,
         "undecided_count": 1,
@@ -84,3 +85,15 @@ def test_an_explanation_shows_its_checks(run: Run) -> None:
         ["dns", "allow", "hostname"],
         ["dns", "deny", "no_rule"],
     ]
+
+
+def test_denials_that_one_change_answers_are_one_line_with_every_port(run: Run) -> None:
+    address = FLOW | {"hostname": None, "address": "45.45.45.20", "protocol": "tcp", "enforcement_point": "kernel"}
+    flows = [address | {"port": port, "count": port, "time_ms": 9_000 - port} for port in (443, 22, 80)]
+    flows.insert(1, FLOW | {"time_ms": 8_600})
+    code, out, err, _ = run(["devbox", "why", "dbx_1"], {"GET /v1/network-flows": {"network_flows": flows}})
+    assert code == 0
+    rows = [line.split("\t") for line in out.splitlines()[1:]]
+    assert [(row[1], row[3]) for row in rows] == [("1", "x.org"), ("545", "45.45.45.20:22,80,443 tcp")]
+    assert rows[1][0].endswith("00:00:08")
+    assert "outgate policy update npol_1 … --dry-run" in err

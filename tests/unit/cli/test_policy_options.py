@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.cli.policy_options import parse_cidr_option, read_policy_file, render_cidr_rule, summarise_policy
+from outgate.cli.policy_options import read_policy_file, summarise_policy
+from outgate.core.cidr_lines import parse_cidr_line, render_cidr_line
 from outgate.errors import InvalidValueError
 
 _PORTS = st.tuples(st.integers(1, 65535), st.integers(1, 65535), st.sampled_from([None, "TCP", "UDP"])).map(
@@ -20,7 +21,7 @@ _PORTS = st.tuples(st.integers(1, 65535), st.integers(1, 65535), st.sampled_from
 @given(st.lists(_PORTS, max_size=4))
 def test_a_rendered_rule_reads_back(ports: list[dict[str, object]]) -> None:
     rule: dict[str, object] = {"cidr": "10.0.0.0/8", **({"ports": ports} if ports else {})}
-    assert parse_cidr_option(render_cidr_rule(rule)) == rule
+    assert parse_cidr_line(render_cidr_line(rule)) == rule
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ def test_a_rendered_rule_reads_back(ports: list[dict[str, object]]) -> None:
     ],
 )
 def test_a_network_option_becomes_the_apis_rule(text: str, rule: dict[str, object]) -> None:
-    assert parse_cidr_option(text) == rule
+    assert parse_cidr_line(text) == rule
 
 
 @pytest.mark.parametrize("ports", ["", "x", "443/sctp", "443-", "-443", "443/tcp/udp", "1,,2", "٤٤٣"])
 def test_ports_in_another_form_are_refused_with_the_form(ports: str) -> None:
     with pytest.raises(InvalidValueError, match="443/tcp,8000-8100"):
-        parse_cidr_option(f"10.0.0.0/8:{ports}")
+        parse_cidr_line(f"10.0.0.0/8:{ports}")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Children that are kept running."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +78,7 @@ def test_a_child_that_does_not_stop_is_killed(module: Path, tmp_path: Path, monk
 def test_a_child_dies_with_its_parent(module: Path, tmp_path: Path) -> None:
     out = tmp_path / "pids"
     module.write_text(
-        "import os, sys, time\nfrom outgate.dataplane.privileges import die_with_parent\n"
+        "import os, sys, time\nfrom outgate.privileges import die_with_parent\n"
         "die_with_parent(int(sys.argv[sys.argv.index('--parent') + 1]))\n"
         f"open({str(out)!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
     )
@@ -94,6 +96,33 @@ def test_a_child_dies_with_its_parent(module: Path, tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(
+    module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is out of memory or processes just then; the supervisor must not end for it, and all with it."""
+    out, failures = tmp_path / "pids", [OSError(errno.EAGAIN, "no more processes"), OSError(errno.ENOMEM, "no memory")]
+    module.write_text(f"import os, time\nopen({str(out)!r}, 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n")
+    start = asyncio.create_subprocess_exec
+
+    async def fail_at_first(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail_at_first)
+    child = Child(ChildPlan("api", "child", environment=dict(os.environ)))
+
+    async def scenario() -> None:
+        keeping = asyncio.create_task(child.run())
+        await until(lambda: pids(out))
+        assert child.endings == 2
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+
+    asyncio.run(scenario())
 
 
 def test_secrets_do_not_show() -> None:

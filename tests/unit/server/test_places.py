@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from outgate.api.privileges import Identity
 from outgate.errors import SettingError
+from outgate.privileges import Identity
 from outgate.server.places import (
     InstanceBusyError,
     ensure_api_directory,

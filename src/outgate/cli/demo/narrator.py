@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from outgate.cli.flows import render_place
+from outgate.cli.flow_lines import render_place
 from outgate.cli.output import JsonObject, clean
 
 
