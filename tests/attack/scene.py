@@ -55,11 +55,12 @@ class CidrRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a box may reach; nothing else."""
+    """What a box may reach; nothing else, unless it ``only_reports`` (Outgate alone can)."""
 
     names: tuple[str, ...] = (ALLOWED.name, ALSO.name, SHARED_ALLOWED.name, TAPE.name, f"*.{WILD}")
     cidrs: tuple[CidrRule, ...] = ()
     everything: bool = False
+    only_reports: bool = False
 
 
 DEFAULT_RULES = Rules()

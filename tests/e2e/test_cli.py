@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,7 +129,61 @@ def test_mistakes_end_in_one_line_with_the_remedy(stage: Stage) -> None:
 
 
 def test_doctor_says_whether_the_server_would_start(stage: Stage) -> None:
-    found = _json(stage, "doctor")
-    assert found["can_serve"] is True
-    assert all(check["ok"] for check in found["checks"] if check["needed"])
-    assert "can enforce policies" in _outgate(stage, "doctor").stdout
+    found = _json(stage, "doctor", environment=_dns(stage))
+    failed = [check for check in found["checks"] if check["grade"] == "fail"]
+    assert (found["can_serve"], failed) == (True, [])
+    assert "can enforce policies" in _outgate(stage, "doctor", environment=_dns(stage)).stdout
+
+
+def test_doctor_looks_at_every_part_of_the_running_installation(stage: Stage) -> None:
+    settings = stage.daemon.settings
+    checks = {
+        (check["group"], check["name"]): check for check in _json(stage, "doctor", environment=_dns(stage))["checks"]
+    }
+    for place in [
+        ("host", "CAP_NET_ADMIN"),
+        ("installation", "store"),
+        ("installation", str(settings.api_key_file)),
+        ("installation", str(settings.api_dir)),
+        ("network", f"resolver {stage.internet.resolver}:53"),
+        ("network", "uplink"),
+        ("network", "tracked flows"),
+        ("server", "api"),
+        ("server", "clock"),
+        ("server", "enforcement"),
+        ("server", "host local: agent"),
+        ("server", "host local: gate"),
+        ("server", "host local: revision"),
+        ("server", "api key"),
+    ]:
+        assert checks[place]["grade"] == "pass", checks.get(place, sorted(checks))
+
+
+def test_doctors_probe_finds_that_the_policy_holds_and_leaves_nothing(stage: Stage) -> None:
+    since_s = stage.internet.now_s()
+    before = {policy["id"] for policy in _json(stage, "policy", "list")}
+    printed = _outgate(stage, "doctor", "--probe", "--probe-host", ALLOWED.name, environment=_dns(stage)).stdout
+    for step in ("devbox", "allowed connection", "denied connection", "its record", "removal"):
+        assert re.search(rf"pass +{step}", printed), printed
+    assert {policy["id"] for policy in _json(stage, "policy", "list")} == before
+    boxes = [box for box in _json(stage, "devbox", "list") if (box["name"] or "").startswith("doctor-")]
+    assert [box["status"] for box in boxes] == ["shutdown"]
+    assert not stage.internet.journal(since_s=since_s).reached("192.0.2.1")
+
+
+def test_doctor_finds_what_was_broken_and_says_what_to_do(stage: Stage) -> None:
+    """Each as a person would find it, and put back after it."""
+    key = stage.daemon.settings.api_key_file
+    key.chmod(0o644)
+    try:
+        broken = _outgate(stage, "doctor", code=1, environment={"OUTGATE_UPSTREAM_DNS": "127.0.0.1:9"})
+    finally:
+        key.chmod(0o600)
+    assert re.search(rf"fail +{key}: Its mode is 0644.*→ chmod 0600", broken.stdout)
+    assert re.search(r"fail +resolver 127.0.0.1:9: .*→ .*OUTGATE_UPSTREAM_DNS", broken.stdout)
+    away = _outgate(stage, "doctor", "--url", "http://127.0.0.1:9", code=1, environment=_dns(stage))
+    assert re.search(r"fail +api: .*127.0.0.1:9 does not answer.*→ start it", away.stdout)
+
+
+def _dns(stage: Stage) -> dict[str, str]:
+    return {"OUTGATE_UPSTREAM_DNS": stage.internet.resolver}

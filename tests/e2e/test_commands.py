@@ -1,7 +1,6 @@
 """Commands, files and logs on the whole server, by the official clients: blocking, asyncio and JavaScript."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import signal
@@ -17,6 +16,7 @@ from runloop_api_client import AsyncRunloopSDK
 from runloop_api_client.sdk.devbox import Devbox
 
 from support.js_client import needs_js, run_js
+from support.server_processes import Part, find_process
 from support.stage import Stage
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
@@ -33,21 +33,9 @@ def box(shared_stage: Stage) -> Iterator[Devbox]:
     made.shutdown()
 
 
-def _rss_kib(part: str) -> int:
+def _rss_kib(stage: Stage, part: Part) -> int:
     """Memory of the server's process that runs ``part``."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if part.encode() in path.read_bytes():
-                return int((path.parent / "statm").read_text().split()[1]) * 4
-    raise AssertionError(f"nobody runs {part}")
-
-
-def _pid(part: str) -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if part.encode() in path.read_bytes():
-                return int(path.parent.name)
-    raise AssertionError(f"nobody runs {part}")
+    return int(Path(f"/proc/{find_process(stage.daemon, part)}/statm").read_text().split()[1]) * 4
 
 
 def test_exec_with_callbacks_and_all_of_a_long_output(box: Devbox) -> None:
@@ -173,8 +161,8 @@ def test_a_stream_of_hundreds_of_megabytes_leaves_the_server_small(shared_stage:
     headers = {"authorization": f"Bearer {shared_stage.daemon.api_key}"}
     execution = box.cmd.exec_async("head -c 209715200 /dev/zero | tr '\\0' 'x'")
     url = f"{shared_stage.daemon.url}/v1/devboxes/{box.id}/executions/{execution.execution_id}/stream_stdout_updates"
-    parts = ("outgate.server.api_process", "outgate.server.agent_process")
-    before = {part: _rss_kib(part) for part in parts}
+    parts = (Part.API, Part.AGENT)
+    before = {part: _rss_kib(shared_stage, part) for part in parts}
     size = 0
     with httpx.Client(headers=headers, timeout=60) as client, client.stream("GET", url) as answer:
         for number, piece in enumerate(answer.iter_raw()):
@@ -182,13 +170,13 @@ def test_a_stream_of_hundreds_of_megabytes_leaves_the_server_small(shared_stage:
             if number == 100:
                 # A reader that stops is waited for; nobody reads ahead for it.
                 time.sleep(1.0)
-                assert all(_rss_kib(part) - before[part] < 64 * 1024 for part in parts)
+                assert all(_rss_kib(shared_stage, part) - before[part] < 64 * 1024 for part in parts)
     assert size == 200 * MIB
-    assert all(_rss_kib(part) - before[part] < 64 * 1024 for part in parts)
+    assert all(_rss_kib(shared_stage, part) - before[part] < 64 * 1024 for part in parts)
 
 
-@pytest.mark.parametrize("part", ["outgate.server.api_process", "outgate.server.agent_process"])
-def test_followers_lose_nothing_when_a_part_of_the_server_dies(shared_stage: Stage, box: Devbox, part: str) -> None:
+@pytest.mark.parametrize("part", [Part.API, Part.AGENT])
+def test_followers_lose_nothing_when_a_part_of_the_server_dies(shared_stage: Stage, box: Devbox, part: Part) -> None:
     seen: list[str] = []
     execution = box.cmd.exec_async("for n in $(seq 30); do echo line $n; sleep 0.1; done")
 
@@ -208,7 +196,7 @@ def test_followers_lose_nothing_when_a_part_of_the_server_dies(shared_stage: Sta
     follower = threading.Thread(target=follow)
     follower.start()
     time.sleep(0.5)
-    os.kill(_pid(part), signal.SIGKILL)
+    os.kill(find_process(shared_stage.daemon, part), signal.SIGKILL)
     follower.join(WAIT_S)
     assert not follower.is_alive()
     assert "".join(seen) == "".join(f"line {n}\n" for n in range(1, 31))

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,7 +19,7 @@ from support.server_processes import Part, find_process
 from support.stage import Stage, attempt, finish, run, start
 from support.world import ALLOWED, ALSO, DENIED, IN_NETWORK_A, IN_NO_NETWORK, NETWORK_A
 
-CONVERGED_S_MAX = 30.0
+CONVERGED_S_MAX = 90.0
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -38,6 +40,24 @@ def _await_enforcing(stage: Stage, devbox: Devbox) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("name-bound flows did not come back")
+
+
+def _until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline_s = time.monotonic() + CONVERGED_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline_s, otherwise
+        time.sleep(0.05)
+
+
+def _await_connections(stage: Stage, since_s: float, count: int) -> float:
+    """Until so many new kernel flows have arrived since then, with no process alive; when the last of them did."""
+
+    def arrived() -> list[float]:
+        journal = stage.internet.journal(since_s=since_s, address=IN_NETWORK_A)
+        return sorted(c.opened_s for c in journal.connections)
+
+    _until(lambda: len(arrived()) >= count, "new kernel flows do not go on without any process")
+    return arrived()[-1]
 
 
 @pytest.mark.parametrize("part", list(Part), ids=lambda part: part.name.lower())
@@ -100,11 +120,13 @@ def test_a_dead_server_leaves_devboxes_filtered_and_the_next_one_adopts_them(sta
     )
     opened = run(devbox, "for i in $(seq 200); do [ -e /tmp/flows-open ] && exit 0; sleep 0.05; done; exit 1")
     assert opened.exit_code == 0
+    gate = find_process(stage.daemon, Part.GATE)
     stage.daemon.kill()
-    dead_s = stage.internet.now_s()
-    time.sleep(1.5)
-    journal = stage.internet.journal(since_s=dead_s + 0.2)
-    assert [c for c in journal.connections if c.address == IN_NETWORK_A], "new kernel flows go on without any process"
+    _until(lambda: not Path(f"/proc/{gate}").exists(), "the gate lives on")
+    # The far side notes in order: what the gate had still dialled comes before what the box opens from now on.
+    since_s = _await_connections(stage, stage.internet.now_s(), 2)
+    _await_connections(stage, since_s, 10)
+    journal = stage.internet.journal(since_s=since_s)
     assert not [c for c in journal.connections if c.address == ALLOWED.address4], "name-bound flows fail closed"
     stage.daemon.start()
     _await_enforcing(stage, devbox)

@@ -1,7 +1,6 @@
 """The official Python client through a devbox's whole life, blocking and asyncio."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from runloop_api_client import AsyncRunloopSDK, BadRequestError, NotFoundError, Runloop, RunloopSDK
@@ -9,20 +8,6 @@ from runloop_api_client.types.shared_params import LaunchParameters
 
 from outgate.model.desired import CodeMountDocument, FileMountDocument, ObjectForm, ObjectMountDocument
 from support.api_server import ApiServer
-
-
-@pytest.fixture
-def client(server: ApiServer, api_key: str) -> Iterator[Runloop]:
-    with Runloop(base_url=server.base_url, bearer_token=api_key) as opened:
-        yield opened
-
-
-@pytest.fixture
-def sdk(server: ApiServer, api_key: str) -> Iterator[RunloopSDK]:
-    opened = RunloopSDK(base_url=server.base_url, bearer_token=api_key)
-    yield opened
-    opened.close()
-
 
 LIFE: LaunchParameters = {
     "resource_size_request": "CUSTOM_SIZE",

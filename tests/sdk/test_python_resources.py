@@ -3,7 +3,6 @@
 import asyncio
 import io
 import tarfile
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,13 +12,6 @@ import runloop_api_client
 from runloop_api_client import AsyncRunloopSDK, Runloop, RunloopSDK
 
 from support.api_server import ApiServer
-
-
-@pytest.fixture
-def sdk(server: ApiServer, api_key: str) -> Iterator[RunloopSDK]:
-    opened = RunloopSDK(base_url=server.base_url, bearer_token=api_key)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def make_document(
     revision: int = 1,
     hosts: tuple[str, ...] = (),
     cidrs: tuple[str, ...] = (),
+    enforcement: str = "enforce",
     **more: bool,
 ) -> PolicyDocument:
     """A policy whose number and grants follow from its id (``npol_<n>``)."""
@@ -82,6 +83,7 @@ def make_document(
         revision=revision,
         allowed_hostnames=hosts,
         allowed_cidrs=tuple(CidrDocument(cidr, grant) for cidr, grant in grants.items()),
+        enforcement=enforcement,
         **more,
     )
 

@@ -8,12 +8,13 @@ import json
 import os
 import socket
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from outgate.api import serve
-from outgate.api.privileges import Identity, drop_privileges
 from outgate.api.serve import HostToken, ResourcePlaces, ServeConfig, Serving, run_api
 from outgate.control.configuration import ApiSettings
+from outgate.privileges import Identity, drop_privileges
 from support.api_server import FakeGateway
 
 
@@ -36,7 +37,9 @@ def main() -> None:
     directory = Path(url.removeprefix("sqlite:///")).parent
     config = ServeConfig(
         database_url=url,
-        settings=ApiSettings(),
+        settings=ApiSettings(
+            webhook_networks=(ip_network("127.0.0.0/8"),), webhook_http_hosts=(ip_address("127.0.0.1"),)
+        ),
         gateway=FakeGateway(),
         resources=ResourcePlaces(directory / "secret-key", directory / "objects"),
         first_key=first_key or None,

@@ -126,6 +126,10 @@ class ModelRelay:
             del self.flows[flow]
         return len(lost)
 
+    @property
+    def flows_open(self) -> int:
+        return len(self.flows)
+
     def passes(self, entry: DevboxEntry, probe: Probe) -> bool:
         """Whether a flow may begin, or go on."""
         if self.needs.table.get_devbox(entry.id) is not entry:

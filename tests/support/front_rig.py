@@ -119,7 +119,7 @@ class FrontRig:
     def connect_inside(self, hello: InsideHello) -> socket.socket:
         """What the gate does for a devbox."""
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connected.settimeout(10)
+        connected.settimeout(30)
         connected.connect(str(self.inside))
         said = msgspec.json.encode(hello)
         connected.sendall(len(said).to_bytes(INSIDE_LENGTH_BYTES, "big") + said)

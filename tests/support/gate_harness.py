@@ -12,6 +12,7 @@ from outgate.dataplane.dns_cache import DnsCache, Question
 from outgate.dataplane.dns_gate import DeniedAnswer, DnsGate
 from outgate.dataplane.dns_log import LookupLog
 from outgate.dataplane.dns_lookup import AskCallback, Lookups, UpstreamFailure
+from outgate.dataplane.gate_measures import GateLatencies
 from outgate.dataplane.gate_table import DevboxEntry, GateTable
 from outgate.dataplane.loop import Loop
 from outgate.dataplane.netlink import NetlinkError
@@ -161,7 +162,9 @@ class Harness:
         self.table = GateTable(context)
         self.writer = PinWriter(self.sets, lambda code, text: self.warnings.append((code, text)))
         self.lookups = Lookups(self.loop, self.upstream, DnsCache())
-        log = LookupLog(self.loop, Recorder(self.loop, self._take_records))
+        self.recorder = Recorder(self.loop, self._take_records)
+        self.latencies = GateLatencies()
+        log = LookupLog(self.loop, self.recorder)
         self.gate = DnsGate(
             self.loop,
             self.table,
@@ -170,6 +173,7 @@ class Harness:
             log,
             denied_answer=denied_answer,
             tunnel_domain=context.tunnel_domain,
+            latencies=self.latencies,
         )
         self.loop.at_turn_end(self.writer.commit)
         boxes = (devbox(1, policies[0].id),) if devboxes is None else tuple(devboxes)

@@ -31,6 +31,7 @@ from outgate.model.desired import (
     GateToAgent,
     GateWarning,
 )
+from outgate.model.measures import GateMeasures
 from outgate.model.policy import NetworkPolicy
 from support.dns_server import DnsServer
 from support.gate_harness import devbox, document
@@ -38,7 +39,7 @@ from support.gate_harness import devbox, document
 T = TypeVar("T")
 
 GATEWAY4, GATEWAY6 = "10.213.0.254", "fd00::fe"
-WAIT_S = 10.0
+WAIT_S = 30.0
 USER = (65534, 65534)
 """Whom gates become: nobody."""
 _CLONE_NEWNET = 0x4000_0000
@@ -278,6 +279,15 @@ class GateProcess:
                     return record
             self._take_frames()
         raise AssertionError("no such record")
+
+    def wait_for_measures(self, are_they: Callable[[GateMeasures], bool]) -> GateMeasures:
+        """The first measures that are as wanted; they come every five seconds."""
+        deadline_s = time.monotonic() + 4 * WAIT_S
+        while time.monotonic() < deadline_s:
+            for frame in self._take_frames():
+                if isinstance(frame, GateMeasures) and are_they(frame):
+                    return frame
+        raise AssertionError("no such measures")
 
     def threads(self) -> list[str]:
         """Directories in /proc of the process's threads."""

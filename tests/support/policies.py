@@ -7,7 +7,7 @@ from outgate.core.decide import PreparedPolicy, prepare_policy
 from outgate.model.addresses import PortRange, Protocol, parse_cidr, parse_port_range
 from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, TlsHello, Unseen
 from outgate.model.names import DomainName, parse_domain_name, parse_host_pattern
-from outgate.model.policy import CidrRule, EgressRules, NetworkPolicy
+from outgate.model.policy import CidrRule, EgressRules, EnforcementMode, NetworkPolicy
 
 _PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "any": None}
 
@@ -33,6 +33,7 @@ def make_policy(
     allow_runloop_mirrors: bool = False,
     number: int = 16,
     policy_id: str = "npol_1",
+    report_only: bool = False,
 ) -> NetworkPolicy:
     """A policy named ``ci`` with these rules, and nothing else."""
     return NetworkPolicy(
@@ -40,6 +41,7 @@ def make_policy(
         name="ci",
         number=number,
         revision=1,
+        enforcement=EnforcementMode.REPORT_ONLY if report_only else EnforcementMode.ENFORCE,
         egress=EgressRules(
             allow_all=allow_all,
             allow_agent_gateway=allow_agent_gateway,

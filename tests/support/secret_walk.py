@@ -24,6 +24,7 @@ from support.api_server import HOST_TOKEN
 from support.local_terminals import LocalRuntime
 from support.ssh_client import run_ssh
 from support.terminal_world import TerminalWorld, open_terminal_world
+from support.webhook_receiver import Reply, run_receiver
 
 MARK = "Marker7vQx"
 """Whatever a caller chooses holds it and a word that says what it is."""
@@ -61,6 +62,7 @@ class Walk:
         self.make_keys()
         self.use_secrets()
         self.transfer_objects()
+        self.use_webhooks()
         devbox_id = self.use_devbox()
         self.use_terminals(devbox_id)
         self.show_wrong_ones(devbox_id)
@@ -81,6 +83,25 @@ class Walk:
         self.refused("POST", "/v1/secrets", json={"name": "not a name", "value": self.chosen("refused value")})
         self.refused("POST", "/v1/secrets", json={"name": "TWO", "value": [self.chosen("value in a list")]})
         self.refused("POST", "/v1/secrets", content='{"name": "T", "value": "' + self.chosen("value in no JSON"))
+
+    def use_webhooks(self) -> None:
+        """One delivery that arrives, one that does not: a receiver's own token may be part of the URL."""
+        with run_receiver() as receiver:
+            self.plain["webhook path"] = f"{MARK}-webhook-path"
+            url = f"http://127.0.0.1:{receiver.port}/{self.plain['webhook path']}"
+            made = self.post("/v1/webhooks", {"url": url, "events": ["flow.denied"]})
+            self.hidden["webhook secret"] = made["secret"]
+            self.hidden["bytes of the webhook secret"] = made["secret"].removeprefix("whsec_")
+            place = f"/v1/webhooks/{made['id']}"
+            receiver.replies = [Reply(500)]
+            for count in (1, 2):
+                self.post(f"{place}/test")
+                came = receiver.wait(count)[-1]
+                assert came.path.endswith("webhook-path")
+            self.hidden["second webhook secret"] = self.post(f"{place}/secret")["secret"]
+            answers = [self.client.get(path).text for path in (place, "/v1/webhooks", f"{place}/deliveries")]
+            self.refusals += [answer.replace(self.plain["webhook path"], "") for answer in answers]
+            self.refused("POST", place, json={"enabled": "no"})
 
     def transfer_objects(self) -> None:
         made = self.post("/v1/objects", {"name": "o", "content_type": "text"})

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from outgate.dataplane.apply_steps import ApplyStep
-from outgate.dataplane.privileges import die_with_parent
 from outgate.logs import configure_logs
+from outgate.privileges import die_with_parent
 from outgate.server.agent_process import run_agent
 from outgate.settings import load_settings
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,11 @@ class TerminalWorld:
 def open_terminal_world(directory: Path, runtime: TerminalRuntime) -> Iterator[TerminalWorld]:
     """A world whose terminals are those of ``runtime``."""
     ssh, pty = listen_tcp(), listen_tcp()
-    settings = ApiSettings(ssh_host=f"127.0.0.1:{ssh.getsockname()[1]}")
+    settings = ApiSettings(
+        ssh_host=f"127.0.0.1:{ssh.getsockname()[1]}",
+        webhook_networks=(ip_network("127.0.0.0/8"),),
+        webhook_http_hosts=(ip_address("127.0.0.1"),),
+    )
     server = ApiServer(directory, settings)
     server.agent.url = unix_url(directory / "agent.sock")
     asked = bind_unix(directory / SOCKET_NAME, kind=socket.SOCK_SEQPACKET)

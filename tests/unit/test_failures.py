@@ -24,7 +24,7 @@ WHAT = (
     "descriptors exhausted",
 )
 HOW = ("gone", "slow", "wrong", "restarted")
-GATES_OWN = {"pins_not_read", "gate_error"}
+GATES_OWN = {"pins_not_read", "gate_error", "upstream_silent"}
 
 
 def cells() -> dict[tuple[str, str], tuple[str, str, str, str]]:

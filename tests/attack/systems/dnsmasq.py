@@ -8,16 +8,15 @@ because its sets are chosen by name and not by who asks. What is known of open f
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from attack.scene import Ability, Rules, Running
-from attack.systems.gateway_process import killed, started
-from attack.systems.gateway_rules import MAPPED, SPECIAL4, SPECIAL6, TABLE, accepted, load, put_in_force
-from attack.systems.namespace_box import Link, NamespaceSystem, call, opened_internet
+from attack.systems.gateway_process import killed, opened_gateway, started
+from attack.systems.gateway_rules import MAPPED, SPECIAL4, SPECIAL6, TABLE, accepted, put_in_force
+from attack.systems.namespace_box import Link, call
 from outgate.cli.demo.internet import Internet
 
 NAME = "dnsmasq"
@@ -28,14 +27,8 @@ _SET_SPEC = TABLE.replace(" ", "#")
 @contextmanager
 def opened() -> Iterator[tuple[Running, Internet]]:
     """The system, on an internet of its own."""
-    with opened_internet() as internet, tempfile.TemporaryDirectory(prefix="outgate-attack-") as folder:
-        load()
-        gateway = DnsmasqGateway(internet.resolver, Path(folder))
-        try:
-            with NamespaceSystem(internet, gateway) as system:
-                yield system, internet
-        finally:
-            gateway.stop()
+    with opened_gateway(DnsmasqGateway) as system:
+        yield system
 
 
 def version() -> str:
@@ -82,6 +75,9 @@ class DnsmasqGateway:
         for link in tuple(self._running):
             self._end(link)
             self._start(link)
+
+    def start(self) -> None:
+        """Each box gets its own, with its rules."""
 
     def stop(self) -> None:
         """End all of them."""

@@ -2,13 +2,46 @@
 
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
 
-from attack.systems.namespace_box import COMMAND_S_MAX
+from attack.scene import Running
+from attack.systems.gateway_rules import load
+from attack.systems.namespace_box import COMMAND_S_MAX, Gateway, NamespaceSystem, opened_internet
 from outgate import clock
+from outgate.cli.demo.internet import Internet
 
 _POLL_S = 0.02
+
+
+class GatewayProcess(Gateway, Protocol):
+    """A gateway that runs programs of its own."""
+
+    def start(self) -> None:
+        """Start those that serve all boxes."""
+        ...
+
+    def stop(self) -> None:
+        """End all of them."""
+        ...
+
+
+@contextmanager
+def opened_gateway(made: Callable[[str, Path], GatewayProcess]) -> Iterator[tuple[Running, Internet]]:
+    """A system behind the gateway that is ``made`` of a resolver and a folder of its own, on an internet of its own."""
+    with opened_internet() as internet, tempfile.TemporaryDirectory(prefix="outgate-attack-") as folder:
+        load()
+        gateway = made(internet.resolver, Path(folder))
+        try:
+            gateway.start()
+            with NamespaceSystem(internet, gateway) as system:
+                yield system, internet
+        finally:
+            gateway.stop()
 
 
 def started(command: Sequence[str], *, address: str, port: int) -> subprocess.Popen[bytes]:

@@ -119,6 +119,8 @@ def _process_in(devbox: Devbox) -> int:
 def _egress(rules: Rules) -> dict[str, Any]:
     return {
         "allow_all": rules.everything,
+        # An extension, which the official client sends along.
+        "extra_body": {"enforcement": "report_only" if rules.only_reports else "enforce"},
         "allowed_hostnames": list(rules.names),
         "allowed_cidrs": [
             {"cidr": rule.cidr}

@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,9 +22,9 @@ from pathlib import Path
 import trustme
 
 from attack.scene import Ability, Rules, Running
-from attack.systems.gateway_process import killed, started
-from attack.systems.gateway_rules import SPECIAL4, SPECIAL6, accepted, load, put_in_force
-from attack.systems.namespace_box import COMMAND_S_MAX, Link, NamespaceSystem, call, opened_internet
+from attack.systems.gateway_process import killed, opened_gateway, started
+from attack.systems.gateway_rules import SPECIAL4, SPECIAL6, accepted, put_in_force
+from attack.systems.namespace_box import COMMAND_S_MAX, Link, call
 from outgate import clock
 from outgate.cli.demo.internet import Internet
 
@@ -73,15 +72,8 @@ _NOTHING = "^$"
 @contextmanager
 def opened() -> Iterator[tuple[Running, Internet]]:
     """The system, on an internet of its own."""
-    with opened_internet() as internet, tempfile.TemporaryDirectory(prefix="outgate-attack-") as folder:
-        load()
-        gateway = SquidGateway(Path(folder), internet.resolver)
-        try:
-            gateway.start()
-            with NamespaceSystem(internet, gateway) as system:
-                yield system, internet
-        finally:
-            gateway.stop()
+    with opened_gateway(SquidGateway) as system:
+        yield system
 
 
 def version() -> str:
@@ -94,8 +86,8 @@ def version() -> str:
 class SquidGateway:
     """See :class:`attack.systems.namespace_box.Gateway`."""
 
-    folder: Path
     upstream: str
+    folder: Path
     _rules: dict[Link, Rules] = field(default_factory=dict)
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
