@@ -6,5 +6,5 @@ from outgate.settings import load_settings
 
 
 def api(*, listen: Listen = None, state_dir: StateDir = None) -> None:
-    """Serve the API alone; hosts run agents. Needs OUTGATE_DATABASE_URL where there are several of either."""
+    """Serve the API alone, for the agent of this host that runs apart."""
     run_api_alone(load_settings(listen=listen, state_dir=state_dir))

@@ -29,15 +29,13 @@ def explain_body(target: str, port: int, protocol: str) -> dict[str, Any]:
 
 
 def print_explanation(said: JsonObject, *, json: bool) -> None:
-    """The verdict and how it came to be."""
+    """The verdict and how it came to be: the checks in their order, up to the one that decided."""
     if json:
         print_json(said)
         return
-    print_fields({key: said[key] for key in ("verdict", "rule", "reason", "sentence")})
+    print_fields({key: said[key] for key in ("verdict", "rule", "revision", "reason", "sentence")})
     checks = [(c["enforcement_point"], c["verdict"], c["reason"], c["rule"] or "") for c in said["checks"]]
-    # A single one is the verdict itself.
-    if len(checks) > 1:
-        print_table(("checked at", "verdict", "reason", "rule"), checks)
+    print_table(("checked at", "verdict", "reason", "rule"), checks)
 
 
 def print_simulation(said: JsonObject, *, json: bool) -> None:

@@ -29,7 +29,7 @@ def flows(
     *,
     devbox: Annotated[str | None, typer.Option("--devbox", help="Only this devbox's.")] = None,
     policy: Annotated[str | None, typer.Option("--policy", help="Only those judged by this policy (its id).")] = None,
-    verdict: Annotated[str | None, typer.Option("--verdict", help="allow or deny.")] = None,
+    verdict: Annotated[str | None, typer.Option("--verdict", help="allow, deny or report_only.")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Only those that name this host.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=_PAGE_MAX, help="The latest so many.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,

@@ -102,6 +102,7 @@ def test_explain_tells_names_from_addresses(run: Run, target: str, key: str) -> 
     verdict: dict[str, object] = {
         "verdict": "deny",
         "rule": None,
+        "revision": 1,
         "reason": "no_rule",
         "sentence": "No rule covers it.",
         "checks": [],

@@ -18,7 +18,13 @@ from outgate.cli import main
 from outgate.cli.doctor import command, installation
 from outgate.cli.doctor.findings import Finding, Grade
 from outgate.cli.doctor.host import check_core_pattern, check_descriptors
-from outgate.cli.doctor.installation import check_path, check_space, check_store, grade_certificate
+from outgate.cli.doctor.installation import (
+    check_path,
+    check_service_settings,
+    check_space,
+    check_store,
+    grade_certificate,
+)
 from outgate.cli.doctor.network import ask_resolver, grade_flow_table
 from outgate.cli.doctor.running import grade_health, grade_host, grade_skew
 from outgate.dataplane.dns_exchange import ServerAddress
@@ -108,6 +114,19 @@ def test_owners_and_modes(tmp_path: Path) -> None:
     assert (opened.grade, opened.remedy) == (Grade.FAIL, f"chmod 0600 {secret}")
     assert check_path(secret, owner=me + 1, forbidden=0).remedy == f"chown {me + 1} {secret}"
     assert check_path(tmp_path / "missing", owner=me, forbidden=0).grade is Grade.FAIL
+
+
+def test_settings_that_only_the_service_is_given_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "outgate.env"
+    assert list(check_service_settings({}, file)) == []
+    lines = ["# OUTGATE_LISTEN=127.0.0.1:1", "", "OUTGATE_GATE_USER='bin'", "OUTGATE_UPSTREAM_DNS=192.0.2.53", "LANG=C"]
+    file.write_text("\n".join(lines))
+    (found,) = check_service_settings({"OUTGATE_GATE_USER": "bin"}, file)
+    assert found.grade is Grade.WARN
+    assert "OUTGATE_UPSTREAM_DNS" in found.seen
+    assert "OUTGATE_GATE_USER" not in found.seen
+    assert str(file) in found.remedy
+    assert list(check_service_settings({"OUTGATE_GATE_USER": "bin", "OUTGATE_UPSTREAM_DNS": "192.0.2.53"}, file)) == []
 
 
 def test_the_store_is_looked_at_and_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,11 +76,13 @@ def test_a_dry_run_changes_nothing_and_shows_both_directions(run: Run) -> None:
 
 
 def test_an_explanation_shows_its_checks(run: Run) -> None:
-    said = {"verdict": "deny", "rule": None, "reason": "no_rule", "sentence": "because", "checks": [ALLOWED, CHECK]}
+    said: dict[str, Any] = {"verdict": "deny", "rule": None, "revision": 7, "reason": "no_rule", "sentence": "because"}
+    said["checks"] = [ALLOWED, CHECK]
     code, out, _, api = run(["devbox", "explain", "dbx_1", "8.8.8.8"], {"POST /v1/devboxes/dbx_1/explain": said})
     assert code == 0
     assert list(api.bodies.values()) == [{"address": "8.8.8.8", "port": 443, "protocol": "tcp"}]
     assert "because" in out
+    assert "7" in out
     assert [line.split("\t")[:3] for line in out.splitlines()[-2:]] == [
         ["dns", "allow", "hostname"],
         ["dns", "deny", "no_rule"],

@@ -1,6 +1,7 @@
 """``outgate doctor``: which checks there are to make from here, and how it ends."""
 
 import ipaddress
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from outgate.cli.doctor.findings import Finding, Grade, print_findings
 from outgate.cli.doctor.host import HOST, check_host
 from outgate.cli.doctor.installation import (
     INSTALLATION,
+    check_service_settings,
     check_settings,
     check_state,
     is_installed,
@@ -94,6 +96,7 @@ def _check_here(settings: Settings, url: str | None) -> Iterator[Finding]:
         return
     yield from check_host(settings.runtime.value)
     yield from check_settings(settings)
+    yield from check_service_settings(os.environ)
     if not is_installed(settings):
         why = f"no server was started on {settings.state_dir} yet"
         yield INSTALLATION.skipped("state and store", why, "outgate serve makes them, or give --state-dir")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from outgate.privileges import Identity
 from outgate.server.certificates import describe_certificate
 from outgate.server.context import check_names, find_resolvers, find_tunnel_domain
 from outgate.server.identity import acting_as, find_api_identity, find_front_identity, find_gate_identity
-from outgate.settings import Settings, variable_of
+from outgate.settings import ENVIRONMENT_PREFIX, Settings, variable_of
 from outgate.store.engine import open_engines
 from outgate.store.migrate import count_pending, load_migrations
 
@@ -26,6 +26,8 @@ _MIB: Final = 1 << 20
 SPACE_FAIL_MIB: Final = 200
 SPACE_WARN_MIB: Final = 2_000
 CERTIFICATE_WARN_DAYS: Final = 30
+SERVICE_ENVIRONMENT: Final = Path("/etc/outgate/outgate.env")
+"""The units' EnvironmentFile (ops/systemd). A command in a shell is not given it."""
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_READ: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -49,6 +51,32 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
             yield INSTALLATION.failed(f"settings: {name}", error.message, "correct it (docs/settings.md) and restart")
         else:
             yield INSTALLATION.passed(f"settings: {name}", str(seen or ""))
+
+
+def check_service_settings(environment: Mapping[str, str], path: Path = SERVICE_ENVIRONMENT) -> Iterator[Finding]:
+    """That this command looks at the installation with the settings of the service, where there is one."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError:
+        return
+    except UnicodeDecodeError:
+        yield INSTALLATION.failed(
+            f"settings: {path}", "It is no text.", "write VARIABLE=value lines (docs/settings.md)"
+        )
+        return
+    pairs = (line.strip().partition("=") for line in lines if line.strip() and line.strip()[0] not in "#;")
+    # Quotes around a value are no part of it (systemd.exec(5)).
+    missing = [
+        name
+        for name, _, value in pairs
+        if name.startswith(ENVIRONMENT_PREFIX) and environment.get(name) not in (value, value.strip("\"'"))
+    ]
+    if missing:
+        yield INSTALLATION.warned(
+            f"settings: {path}",
+            f"The service is given {', '.join(missing)}, and this command was not.",
+            f"set -a; . {path}; set +a",
+        )
 
 
 def _describe_users(settings: Settings) -> str:
