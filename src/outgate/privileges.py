@@ -1,4 +1,4 @@
-"""Giving up privileges, for good, and dying with the parent: prctl, capset and the setres calls.
+"""Giving up privileges, for good, dying with the parent, adopting orphans: prctl, capset and the setres calls.
 
 Capabilities and no_new_privs belong to a thread, so each thread gives up its own; a process that gives up all of
 them does it while it has one.
@@ -44,6 +44,7 @@ _PR_GET_PDEATHSIG: Final = 2
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
@@ -151,6 +152,14 @@ def die_with_parent(parent_pid: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, and so the one to wait for its end.
+
+    Raises :class:`PrivilegeError`.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def raise_descriptor_limit() -> int:

@@ -41,6 +41,7 @@ class Child:
     def __init__(self, plan: ChildPlan) -> None:
         self._plan = plan
         self._process: asyncio.subprocess.Process | None = None
+        self._is_starting = False
         self._log = structlog.get_logger("supervisor")
         self.endings = 0
         """How many of them have ended."""
@@ -51,6 +52,11 @@ class Child:
     def name(self) -> str:
         """What it is called in logs."""
         return self._plan.name
+
+    def may_be(self, pid: int) -> bool:
+        """Whether ``pid`` is the child that lives now, as far as that is known while one is being started."""
+        process = self._process
+        return self._is_starting or (process is not None and process.returncode is None and process.pid == pid)
 
     async def run(self) -> None:
         """Keep it running until cancelled; it is stopped then."""
@@ -69,6 +75,7 @@ class Child:
             await self._stop()
 
     async def _live_once(self) -> int:
+        self._is_starting = True
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._plan.command(),
@@ -82,6 +89,8 @@ class Child:
             # Neither memory nor a process to be had: not for ever, and the other children live.
             self._log.warning("child_not_started", child=self._plan.name, error=str(error))
             return os.EX_OSERR
+        finally:
+            self._is_starting = False
         self._log.info("child_started", child=self._plan.name, pid=self._process.pid)
         return await self._process.wait()
 

@@ -28,6 +28,7 @@ from outgate.server.children import Child, ChildPlan
 from outgate.server.context import check_names, find_resolvers, find_tunnel_domain, reachable
 from outgate.server.identity import find_api_identity, find_front_identity, find_gate_identity, require_root
 from outgate.server.notify import ServiceManager, keep_alive, take_service_manager
+from outgate.server.orphans import reap_orphans
 from outgate.server.places import ensure_api_directory, ensure_directories, ensure_host_token, locked, make_first_key
 from outgate.server.sockets import SupervisedSockets, bind_sockets
 from outgate.server.teardown import teardown_locked
@@ -92,6 +93,7 @@ async def _supervise(settings: Settings, manager: ServiceManager) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with bind_sockets(settings) as sockets:
         children = _plan_children(settings, sockets)
+        reap_orphans(lambda pid: any(child.may_be(pid) for child in children))
         keeping = [asyncio.create_task(child.run()) for child in children]
         announcing = asyncio.create_task(_announce(settings, children, manager))
         stopping = asyncio.create_task(_wait(stop))
