@@ -11,12 +11,12 @@ from outgate.control.callers import Caller
 from outgate.control.devbox_reading import get_devbox
 from outgate.control.devboxes import devbox_not_found
 from outgate.control.ids import IdPrefix, is_id
-from outgate.control.judgement import DNS_OVER_TLS_PORT, Check, Target, decisive, judge
+from outgate.control.judgement import Check, Target, decisive, judge
 from outgate.control.policy_documents import decode_policy
 from outgate.control.policy_reading import get_policy, read_live_policy
 from outgate.control.services import Services
 from outgate.control.transactions import read_as
-from outgate.core.decide import prepare_policy
+from outgate.core.decide import DNS_OVER_TLS_PORT, prepare_policy
 from outgate.core.documents import policy_from_document
 from outgate.errors import InvalidValueError
 from outgate.model.addresses import PORT_MAX, PORT_MIN, IPAddress, Protocol

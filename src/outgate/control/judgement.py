@@ -4,7 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from outgate.core.decide import PreparedPolicy, decide_answer, decide_flow, decide_lookup, decide_tunnel
+from outgate.core.decide import (
+    DNS_OVER_TLS_PORT,
+    PreparedPolicy,
+    decide_answer,
+    decide_flow,
+    decide_lookup,
+    decide_tunnel,
+)
 from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.flow import Flow, Handshake, HostContext, HttpRequest, TlsHello, Unseen
 from outgate.model.names import DomainName
@@ -12,7 +19,6 @@ from outgate.model.tunnels import is_below_tunnel_domain
 from outgate.model.verdict import Allow, AllowReason, Deny, EnforcementPoint, ReportOnly, Verdict
 
 _HTTP_PORT: Final = 80
-DNS_OVER_TLS_PORT: Final = 853
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from outgate.control.transactions import read_as
 from outgate.core.advice import Advice, advise_policy
 from outgate.core.decide import prepare_policy
 from outgate.core.documents import document_from_policy, policy_from_document
-from outgate.core.suggest import AllowList, Seen, Suggestion, suggest
+from outgate.core.seen import Seen
+from outgate.core.suggest import AllowList, Suggestion, suggest
 from outgate.errors import InvalidValueError
 from outgate.model.desired import CidrDocument, PolicyDocument
 from outgate.model.names import HostPattern

@@ -31,6 +31,8 @@ from outgate.model.tunnels import is_key_of_account, parse_tunnel_name
 from outgate.model.verdict import Allow, AllowReason, Deny, DenyReason, ReportOnly, RuleRef, Verdict
 
 __all__ = [
+    "DNS_OVER_TLS_PORT",
+    "WEB_PORTS",
     "HostRule",
     "PreparedPolicy",
     "decide_answer",
@@ -45,7 +47,8 @@ __all__ = [
     "report",
 ]
 
-_DNS_OVER_TLS_OR_QUIC = 853  # RFC 7858 §3.1, RFC 9250 §4.1.1
+DNS_OVER_TLS_PORT = 853
+"""Of DNS over QUIC as well (RFC 7858 §3.1, RFC 9250 §4.1.1)."""
 WEB_PORTS = (80, 443)
 _REPORT_RULE = RuleRef("enforcement", None, "report_only")
 
@@ -171,7 +174,7 @@ def _decide_by_names(
 ) -> Verdict:
     """Host name rules, for a flow that no address rule speaks of."""
     address = flow.address
-    if flow.port == _DNS_OVER_TLS_OR_QUIC and flow.protocol in (Protocol.TCP, Protocol.UDP):
+    if flow.port == DNS_OVER_TLS_PORT and flow.protocol in (Protocol.TCP, Protocol.UDP):
         return Deny(DenyReason.ENCRYPTED_DNS, sentences.encrypted_dns(policy.policy, address))
     teachers = _covered(policy, taught if floor is None else _in_zones(taught, context))
     if not teachers:

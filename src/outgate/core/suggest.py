@@ -12,31 +12,28 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import Final
 
 from outgate.core.advice import Advice, AdviceCode, SharedCheck, advise_pattern
 from outgate.core.channels import parents_of
 from outgate.core.coded_names import find_coded_zones
-from outgate.core.decide import floor_class
+from outgate.core.decide import DNS_OVER_TLS_PORT, floor_class
 from outgate.core.prepared import PreparedPolicy
 from outgate.core.ranges import ALWAYS_DENIED, classify, normalise_address
-from outgate.model.addresses import IPAddress, PortRange, Protocol
+from outgate.core.seen import Seen
+from outgate.core.seen_networks import gather_networks
+from outgate.model.addresses import IPAddress, Protocol
 from outgate.model.flow import HostContext
 from outgate.model.names import DomainName, HostPattern
-from outgate.model.policy import CIDRS_MAX, HOSTNAMES_MAX, PORTS_PER_CIDR_MAX, CidrRule
+from outgate.model.policy import CIDRS_MAX, HOSTNAMES_MAX, CidrRule
 from outgate.model.tunnels import is_below_tunnel_domain
 from outgate.model.verdict import DenyReason, RuleRef
 
 SIBLINGS_MIN: Final = 4
 """Names below one parent that are told as a wildcard. Three more lines are still read; ten are not."""
-NEIGHBOURS_MIN: Final = 4
-"""Addresses of one /24, asked for the same, that are told as a network."""
 EXAMPLES_MAX: Final = 5
-_BLOCK_BITS: Final = 24
 _QUIC_PORT: Final = 443
-_DNS_OVER_TLS_PORT: Final = 853
-_WITH_PORTS: Final = (Protocol.TCP, Protocol.UDP)
 _UNNAMED: Final = frozenset(
     {
         DenyReason.NOT_WEB,
@@ -65,26 +62,6 @@ class LeftOutReason(StrEnum):
     """Names that look as if they carried data."""
     TOO_MANY = "too_many"
     """The list is full; this was seen least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Decisions of one kind of one devbox, ``count`` of them. ``is_lookup``: by the DNS gate, nothing was connected.
-
-    ``verdict`` and ``reason`` are those on record (``allow``, ``deny``, ``report_only``). Times are Unix milliseconds.
-    """
-
-    name: DomainName | None
-    address: IPAddress | None
-    port: int | None
-    protocol: int
-    is_lookup: bool
-    verdict: str
-    reason: str
-    devbox_id: str
-    count: int
-    first_ms: int
-    last_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +118,7 @@ def suggest(seen: Sequence[Seen], policy: PreparedPolicy, context: HostContext, 
     carrying = {name: zone for name in sorted_out.by_name if (zone := _zone_of(name, coded)) is not None}
     plain = {name: rows for name, rows in sorted_out.by_name.items() if name not in carrying}
     hosts = [_suggest_host(pattern, rows, policy, is_shared) for pattern, rows in _gather_hosts(plain, is_shared)]
-    cidrs = [_suggest_cidr(rule, rows, policy) for rule, rows in _gather_cidrs(sorted_out.by_address)]
+    cidrs = [_suggest_cidr(rule, rows, policy) for rule, rows in gather_networks(sorted_out.by_address)]
     hosts.sort(key=lambda one: -one.evidence.count)
     cidrs.sort(key=lambda one: -one.evidence.count)
     excess = (*hosts[HOSTNAMES_MAX:], *cidrs[CIDRS_MAX:])
@@ -210,7 +187,7 @@ def _is_private6(address: IPAddress) -> bool:
 
 def _is_by_name(one: Seen) -> bool:
     """Whether a host name rule lets it pass."""
-    is_named_tcp = one.name is not None and one.protocol == Protocol.TCP and one.port != _DNS_OVER_TLS_PORT
+    is_named_tcp = one.name is not None and one.protocol == Protocol.TCP and one.port != DNS_OVER_TLS_PORT
     return one.is_lookup or (is_named_tcp and one.reason not in _UNNAMED)
 
 
@@ -294,68 +271,6 @@ def _advise_zone(zone: DomainName, carrying: Mapping[DomainName, DomainName]) ->
 
 
 # Networks
-
-_Service = tuple[int, int]
-"""Protocol and port."""
-
-
-def _gather_cidrs(by_address: Mapping[IPv4Address, Sequence[Seen]]) -> list[tuple[CidrRule, list[Seen]]]:
-    alike: dict[tuple[IPv4Network, tuple[PortRange, ...]], list[IPv4Address]] = defaultdict(list)
-    for address, rows in by_address.items():
-        block = IPv4Network((int(address) >> 32 - _BLOCK_BITS << 32 - _BLOCK_BITS, _BLOCK_BITS))
-        alike[block, _ports_of(rows)].append(address)
-    rules: set[CidrRule] = set()
-    for (_, ports), addresses in alike.items():
-        if len(addresses) >= NEIGHBOURS_MIN:
-            rules.add(CidrRule(_network_around(addresses), ports))
-        else:
-            rules |= {CidrRule(IPv4Network(address), ports) for address in addresses}
-    kept = [rule for rule in rules if not any(_covers(other, rule) for other in rules - {rule})]
-    kept.sort(key=lambda rule: (rule.network, str(rule)))
-    return [(rule, [one for a, rows in by_address.items() if a in rule.network for one in rows]) for rule in kept]
-
-
-def _ports_of(rows: Iterable[Seen]) -> tuple[PortRange, ...]:
-    """The ports that were asked for; empty where a protocol without ports was, since only a rule for all opens it."""
-    services = {(one.protocol, one.port) for one in rows}
-    if any(port is None or protocol not in _WITH_PORTS for protocol, port in services):
-        return ()
-    ranges = tuple(_join_ports(services))
-    if len(ranges) <= PORTS_PER_CIDR_MAX:
-        return ranges
-    return tuple(
-        PortRange(min(ports), max(ports), protocol, end_port_given=True)
-        for protocol in _WITH_PORTS
-        if (ports := [port for of, port in services if of == protocol and port is not None])
-    )
-
-
-def _join_ports(services: Iterable[tuple[int, int | None]]) -> Iterator[PortRange]:
-    for protocol in _WITH_PORTS:
-        ports = sorted(port for of, port in services if of == protocol and port is not None)
-        while ports:
-            first = last = ports.pop(0)
-            while ports and ports[0] == last + 1:
-                last = ports.pop(0)
-            yield PortRange(first, last, protocol, end_port_given=first != last)
-
-
-def _network_around(addresses: Iterable[IPv4Address]) -> IPv4Network:
-    values = [int(address) for address in addresses]
-    bits = (min(values) ^ max(values)).bit_length()
-    return IPv4Network((min(values) >> bits << bits, 32 - bits))
-
-
-def _covers(outer: CidrRule, inner: CidrRule) -> bool:
-    """Whether ``outer`` allows all that ``inner`` does. Of two that allow the same, neither is in the way."""
-    if not inner.network.subnet_of(outer.network):
-        return False
-    if not outer.ports:
-        return True
-    return bool(inner.ports) and all(
-        any(o.protocol == i.protocol and o.first <= i.first and i.last <= o.last for o in outer.ports)
-        for i in inner.ports
-    )
 
 
 def _suggest_cidr(rule: CidrRule, rows: Sequence[Seen], policy: PreparedPolicy) -> Suggestion:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -185,7 +186,23 @@ def digest_messages(messages: Iterable[Message], skipped_bytes: int) -> bytes:
     return digest.digest()
 
 
-class NetlinkSocket:
+class _Closable(ABC):
+    """Something that is closed at the end of the ``with`` that it is used in."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the socket back. May be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class NetlinkSocket(_Closable):
     """A netlink socket in the network namespace that the calling thread is in when it is made.
 
     It stays bound to that namespace wherever the thread goes afterwards. Not for use by two threads
@@ -216,16 +233,8 @@ class NetlinkSocket:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Give the socket back. May be called twice."""
+        """See :class:`_Closable`."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def take_sequence(self, count: int = 1) -> int:
         """The first of ``count`` fresh consecutive sequence numbers."""
@@ -329,20 +338,12 @@ class NetlinkSocket:
                 messages.append(answer)
 
 
-class NetlinkClient:
+class NetlinkClient(_Closable):
     """What speaks one protocol of netlink, in the network namespace of the thread that makes it; see the socket."""
 
     def __init__(self, protocol: int) -> None:
         self._socket = NetlinkSocket(protocol)
 
     def close(self) -> None:
-        """Give the socket back. May be called twice."""
+        """See :class:`_Closable`."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

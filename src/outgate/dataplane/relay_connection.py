@@ -9,7 +9,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Final
 
-from outgate.core.decide import is_reported, report
+from outgate.core.decide import WEB_PORTS, is_reported, report
 from outgate.dataplane.relay_dial import Connected, connect_front
 from outgate.dataplane.relay_hello import pump_answer, pump_behind_hello
 from outgate.dataplane.relay_http import pump_requests, pump_responses, pump_watched
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from outgate.model.names import DomainName
     from outgate.model.verdict import Verdict
 
-WEB_PORTS: Final = frozenset({80, 443})
-"""Where the client speaks first, so that nothing need be dialled before it has."""
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
 _CLIENT_EVENTS: Final = EVENTS & ~select.EPOLLOUT
@@ -114,6 +112,7 @@ class Connection:
         self.up = Channel(client_fd, -1)
         self.down = Channel(-1, client_fd)
         is_reporting = self._is_reported()
+        # On web ports the client speaks first, so that nothing need be dialled before it has.
         opens_early = (is_reporting or port not in WEB_PORTS) and self._may_open_early()
         self.flow = RelayFlow(opens_early=opens_early, now_s=now_s, is_reporting=is_reporting)
 

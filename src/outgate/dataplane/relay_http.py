@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Final
 
-from outgate.dataplane.relay_pump import Pumped
+from outgate.dataplane.relay_pump import Channel, Pumped
 from outgate.wire.relay_flow import FlowPhase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from outgate.dataplane.relay_connection import Connection
-    from outgate.wire.request_watch import RequestWatch
 
 _ROUNDS_MAX: Final = 32
 """Messages handled per event, so that one busy connection starves nobody."""
@@ -17,24 +18,35 @@ _SPLICE_BYTES_MIN: Final = 16 * 1024
 
 def pump_requests(connection: "Connection") -> None:
     """Client to server."""
+    _pump(connection, connection.up, _pump_request)
+
+
+def pump_watched(connection: "Connection") -> None:
+    """Client to server, as it is."""
+    _pump(connection, connection.up, _pump_watched)
+
+
+def pump_responses(connection: "Connection") -> None:
+    """Server to client."""
+    _pump(connection, connection.down, _pump_response)
+
+
+def _pump(connection: "Connection", channel: Channel, step: "Callable[[Connection], bool]") -> None:
+    """Take steps, each of which says whether to go on at once; after many of them, let others have their turn."""
     try:
         for _ in range(_ROUNDS_MAX):
-            if not _pump_request(connection):
+            if not step(connection):
                 return
     except OSError as error:
         connection.fail(error.strerror or "broken")
         return
-    connection.schedule(connection.up)
+    connection.schedule(channel)
 
 
 def _pump_request(connection: "Connection") -> bool:
-    """One step; whether to go on at once."""
     flow, up, requests = connection.flow, connection.up, connection.flow.requests
-    if not up.is_empty:
-        up.move(connection.context.pool, 0)
-        if not up.is_empty:
-            connection.is_client_ready = True
-            return False
+    if _is_held_up(connection):
+        return False
     if up.is_source_done:
         connection.settle_up()
         return False
@@ -45,55 +57,37 @@ def _pump_request(connection: "Connection") -> bool:
             up.is_source_done = True
             connection.settle_up()
         return False
-    if requests.passable_up:
-        return _pass_body(connection, requests.passable_up)
-    data = connection.receive_client()
-    if data is None:
-        connection.is_client_ready = False
-        return False
-    connection.run(flow.receive(data, connection.context.loop.now()) if data else flow.client_finished())
-    return _goes_on(connection)
-
-
-def _pass_body(connection: "Connection", passable: int) -> bool:
-    why, taken = connection.up.move(connection.context.pool, passable)
-    if connection.flow.requests is not None:
-        connection.flow.requests.passed_up(taken)
-    if connection.up.is_source_done:
-        connection.run(connection.flow.client_finished())
-        return False
-    if why is Pumped.WORK_CAP:
-        connection.schedule(connection.up)
-        return False
-    connection.is_client_ready = taken > 0
-    return taken > 0
-
-
-def pump_watched(connection: "Connection") -> None:
-    """Client to server, as it is."""
-    try:
-        for _ in range(_ROUNDS_MAX):
-            if not _pump_watched(connection):
-                return
-    except OSError as error:
-        connection.fail(error.strerror or "broken")
-        return
-    connection.schedule(connection.up)
+    if not requests.passable_up:
+        return _read(connection)
+    return _pass_up(
+        connection, requests.passable_up, requests.passed_up, lambda: connection.run(flow.client_finished())
+    )
 
 
 def _pump_watched(connection: "Connection") -> bool:
-    """One step; whether to go on at once."""
     up, watched = connection.up, connection.flow.watched
+    if _is_held_up(connection):
+        return False
+    if up.is_source_done or watched is None:
+        connection.settle_up()
+        return False
+    if not watched.passable:
+        return _read(connection)
+    return _pass_up(connection, watched.passable, watched.passed, connection.settle_up)
+
+
+def _is_held_up(connection: "Connection") -> bool:
+    """Whether the server does not take yet what was read before."""
+    up = connection.up
     if not up.is_empty:
         up.move(connection.context.pool, 0)
         if not up.is_empty:
             connection.is_client_ready = True
-            return False
-    if up.is_source_done or watched is None:
-        connection.settle_up()
-        return False
-    if watched.passable:
-        return _pass_watched(connection, watched)
+            return True
+    return False
+
+
+def _read(connection: "Connection") -> bool:
     data = connection.receive_client()
     if data is None:
         connection.is_client_ready = False
@@ -103,29 +97,21 @@ def _pump_watched(connection: "Connection") -> bool:
     return _goes_on(connection)
 
 
-def _pass_watched(connection: "Connection", watched: "RequestWatch") -> bool:
-    why, taken = connection.up.move(connection.context.pool, watched.passable)
-    watched.passed(taken)
-    if connection.up.is_source_done:
-        connection.settle_up()
+def _pass_up(
+    connection: "Connection", passable: int, passed: "Callable[[int], None]", finish: "Callable[[], None]"
+) -> bool:
+    """Move as much as may pass unread. ``passed`` is told how much did, and ``finish`` called at the client's end."""
+    up = connection.up
+    why, taken = up.move(connection.context.pool, passable)
+    passed(taken)
+    if up.is_source_done:
+        finish()
         return False
     if why is Pumped.WORK_CAP:
         connection.schedule(connection.up)
         return False
     connection.is_client_ready = taken > 0
     return taken > 0
-
-
-def pump_responses(connection: "Connection") -> None:
-    """Server to client."""
-    try:
-        for _ in range(_ROUNDS_MAX):
-            if not _pump_response(connection):
-                return
-    except OSError as error:
-        connection.fail(error.strerror or "broken")
-        return
-    connection.schedule(connection.down)
 
 
 def _pump_response(connection: "Connection") -> bool:

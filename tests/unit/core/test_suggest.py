@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from outgate.control.public_suffixes import is_shared
 from outgate.core.advice import AdviceCode, advise_policy
 from outgate.core.decide import decide_flow, decide_lookup, prepare_policy
-from outgate.core.suggest import AllowList, LeftOutReason, Seen, suggest
+from outgate.core.seen import Seen
+from outgate.core.suggest import AllowList, LeftOutReason, suggest
 from outgate.model.addresses import Protocol
 from outgate.model.flow import Flow, HostContext, TlsHello, Unseen
 from outgate.model.names import DomainName, HostPattern, parse_domain_name
