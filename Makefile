@@ -17,7 +17,7 @@ demo: setup-run ## watch a policy hold on a running devbox (DEMO_HOST=some.name:
 
 test: setup-test check ## every test but the slow ones, as root; under 20 minutes on two cores
 	$(PYTEST) -n 2 -m 'not kernel and not slow'
-	$(PYTEST) -m 'kernel and not slow'
+	$(PYTEST) -n 2 --dist loadfile -m 'kernel and not slow'
 
 test-all: setup-test check ## every test
 	$(PYTEST) -n 2 -m 'not kernel'

@@ -103,7 +103,7 @@ def test_flows_are_followed_until_interrupted(stage: Stage) -> None:
 def test_images_are_imported_listed_and_removed(stage: Stage, tmp_path: Path) -> None:
     listed = _json(stage, "image", "list")
     assert ["stock"] in [list(image["names"]) for image in listed]
-    missing = _outgate(stage, "image", "import", str(tmp_path / "missing"), code=2)
+    missing = _outgate(stage, "image", "import", "/missing", code=2)
     assert "missing" in missing.stderr
     empty = tmp_path / "empty.tar"
     empty.write_bytes(b"\0" * 10240)
