@@ -64,8 +64,12 @@ def test_what_stays_and_what_goes_when_a_devbox_is_suspended() -> None:
         )
         rig.api.put(narrow, devbox)
         await rig.until_phase(name, "running")
-        echo = f"import socket,time; s=socket.create_connection(('{OTHER_ADDRESS}', 7), 5); time.sleep(300)"
-        await rig.run(name, f'echo kept >/tmp/kept; sleep 300 & echo $! >/tmp/pid; python3 -c "{echo}" & sleep 0.5')
+        echo = (
+            "import socket,time; "
+            f"s=socket.create_connection(('{OTHER_ADDRESS}', 7), 5); open('/tmp/up', 'w'); time.sleep(300)"
+        )
+        await rig.run(name, f'echo kept >/tmp/kept; sleep 300 & echo $! >/tmp/pid; python3 -c "{echo}" &')
+        await rig.run(name, "until test -e /tmp/up; do sleep 0.05; done")
         assert (await rig.run(name, FETCH)).stdout == "200"
         assert OTHER_ADDRESS in in_router(rig, "conntrack", "-L")
         before = rig.internet.now_s()

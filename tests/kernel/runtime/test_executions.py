@@ -126,7 +126,7 @@ def test_a_process_in_the_background_does_not_hold_up_the_end_and_is_still_heard
 def test_a_process_that_writes_without_end_does_not_hold_up_the_end(shared: Lab) -> None:
     execution = shared.begin("setsid yes & sleep 0.1; exit 6")
     assert shared.wait(execution).exit_status == 6
-    assert shared.execute("pkill -x yes").exit_status == 0
+    assert shared.execute("until pkill -x yes; do sleep 0.05; done").exit_status == 0
 
 
 def test_what_helped_ended_commands_does_not_count_against_the_sandbox(lab: Lab) -> None:
@@ -161,7 +161,7 @@ def test_a_pump_that_stalls_loses_nothing(shared: Lab) -> None:
 
 def test_the_whole_group_is_killed(shared: Lab) -> None:
     execution = shared.begin("sleep 4001 & sleep 4002 & (trap '' TERM INT HUP; sleep 4003) & wait")
-    shared.execute("until pgrep -f 'sleep 4003'; do sleep 0.05; done")
+    shared.execute("until test $(pgrep -c -x -f 'sleep 400[123]') = 3; do sleep 0.05; done")
     shared.run(shared.runtime.exec_kill("dbx_1", execution))
     assert shared.wait(execution).exit_status == 137
     assert shared.execute("pgrep -x -f 'sleep 400[123]'").stdout == ""

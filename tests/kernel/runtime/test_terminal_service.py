@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def test_hung_up_programs_are_gone_and_background_ones_are_not(
     shared: Lab, world: TerminalWorld, devbox_id: str
 ) -> None:
     key = world.ssh_key(devbox_id)
-    words = "setsid sleep 871 >/dev/null 2>&1 & echo up; exec sleep 872"
+    # It says "up" when it has left the session: before that, the hang-up is for it too.
+    words = "setsid sh -c 'echo up; exec sleep 871 >/dev/null 2>&1' & exec sleep 872"
 
     async def leave_in_the_middle() -> None:
         async with asyncssh.connect(
@@ -49,11 +51,11 @@ def test_hung_up_programs_are_gone_and_background_ones_are_not(
             assert await program.stdout.readline() == "up\n"
 
     asyncio.run(leave_in_the_middle())
-    count = "ps -eo args 2>/dev/null | grep -c '^sleep 87[12]' || true"
-    deadline = 100
-    while shared.execute(count, box=devbox_id).stdout.strip() != "1" and deadline:
-        deadline -= 1
-    assert shared.execute("ps -eo args | grep '^sleep 87[12]'", box=devbox_id).stdout == "sleep 871\n"
+    look, left = "ps -eo args | grep '^sleep 87[12]'", "sleep 871\n"
+    deadline_s = time.monotonic() + WAIT_S
+    while (seen := shared.execute(look, box=devbox_id).stdout) != left and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert seen == left
 
 
 def test_files_are_looked_up_in_the_devbox_alone(
