@@ -15,19 +15,33 @@ from outgate.dataplane.netns import entered
 
 _NEEDS = (Ability.ADDRESS_RULES, Ability.EVERYTHING)
 
+_PORTS = range(20_100, 20_200)
+"""Below those that the kernel gives to clients: one of them may be taken for one protocol and free for the other."""
+
+_BOX_PORT = 20_007
+
 
 @contextmanager
 def _listening_host(scene: Scene) -> Iterator[tuple[list[str], int, list[socket.socket]]]:
     """Addresses of the host (broadcast ones too), a port on which it listens at all of them, and the listeners."""
     with ExitStack() as stack, entered(scene.internet.namespaces.host):
-        stream = stack.enter_context(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
-        port = stream.getsockname()[1]
-        datagrams4 = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        datagrams4.bind(("", port))
-        datagrams6 = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-        datagrams6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        datagrams6.bind(("::", port))
-        yield _addresses_here(), port, [stream, datagrams4, datagrams6]
+        for port in _PORTS:
+            with suppress(OSError), ExitStack() as tried:
+                listeners = [tried.enter_context(made) for made in _listen_at(port)]
+                stack.push(tried.pop_all())
+                break
+        yield _addresses_here(), port, listeners
+
+
+def _listen_at(port: int) -> Iterator[socket.socket]:
+    """TCP over both families, then UDP over IPv4 and over IPv6."""
+    yield socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    for family, everywhere in ((socket.AF_INET, ""), (socket.AF_INET6, "::")):
+        datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6:
+            datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        datagrams.bind((everywhere, port))
+        yield datagrams
 
 
 def _addresses_here() -> list[str]:
@@ -92,13 +106,23 @@ def the_gateway_has_nothing_to_say_but_dns(scene: Scene) -> Iterator[str]:
 
 _LISTEN = """
 from motion_kit import daemonise
+def bind_in_time(made, address):
+    # The listener of the case before may still be on its way out.
+    end_s = time.monotonic() + 20
+    while True:
+        try:
+            return made.bind((address, BOX_PORT))
+        except OSError:
+            if time.monotonic() > end_s:
+                raise
+        time.sleep(0.05)
 listeners = []
 for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         made = socket.socket(family, kind)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((any_address, 40007))
+        bind_in_time(made, any_address)
         if kind == socket.SOCK_STREAM:
             made.listen()
         listeners.append(made)
@@ -129,7 +153,7 @@ while time.monotonic() < end_s and not os.path.exists(LOG + ".end"):
 def _listening_box(scene: Scene) -> Iterator[tuple[list[str], str]]:
     """The addresses of another box, which listens on all of them, and the file in which it keeps its visitors."""
     log = f"/tmp/visitors-{new_token()}"
-    addresses = run(scene, f"import selectors\nLOG = {log!r}\n{_LISTEN}").split()
+    addresses = run(scene, f"import selectors\nLOG, BOX_PORT = {log!r}, {_BOX_PORT}\n{_LISTEN}").split()
     try:
         yield addresses, log
     finally:
@@ -142,7 +166,7 @@ def a_listening_box_hears_itself(scene: Scene) -> bool:
         told = run(
             scene,
             f"""
-            fire(targets((TCP, UDP), {addresses}, (40007,)))
+            fire(targets((TCP, UDP), {addresses}, ({_BOX_PORT},)))
             for _ in range(100):
                 with open({log!r}) as visitors:
                     told = visitors.read()
@@ -163,7 +187,7 @@ def another_box_is_not_reached_by_address(scene: Scene) -> Iterator[str]:
     """
     with _listening_box(scene) as (addresses, log):
         forms = [f"::ffff:{a}" for a in addresses if ":" not in a]
-        run(scene, f"fire(targets((TCP, UDP, PING), {addresses + forms}, (40007,)))", rules=EVERYTHING)
+        run(scene, f"fire(targets((TCP, UDP, PING), {addresses + forms}, ({_BOX_PORT},)))", rules=EVERYTHING)
         told = run(scene, f"print(open({log!r}).read())")
         yield from (f"a visit by {visitor}" for visitor in told.split())
 
