@@ -189,10 +189,17 @@ def test_a_pty_session_through_the_tunnel(stage: Stage) -> None:
             async with client.ws_connect(f"{place}/pty/main") as frames:
                 await frames.send_bytes(b"echo $kept\n")
                 await read_until(frames, b"\rhere\r\n")
+                connection = frames.get_extra_info("socket")
             async with client.get(
                 f"{place}/pty/main", headers={"x-runloop-tunnel-authorization": "Bearer no"}
             ) as answer:
                 assert answer.status == 401
+            # A WebSocket's connection outlives its client until the far side has answered TLS's close_notify.
+            for _ in range(200):
+                if connection.fileno() == -1:
+                    break
+                await asyncio.sleep(0.05)
+            assert connection.fileno() == -1
 
     asyncio.run(work())
     assert not stage.internet.journal(since_s=since_s).reached(DENIED.address4)
