@@ -16,6 +16,7 @@ from outgate.model.tunnels import DialAnswer, DialRequest, DialStatus
 from outgate.runtime.base import SandboxNotFoundError, TerminalSpec
 from outgate.runtime.proc import ProcessRef, find_process, session_members
 from outgate.runtime.terminals import Terminal
+from support.signals import become_default
 
 # As in a devbox, but with this machine's shell and a quiet one.
 _SCRIPT = """\
@@ -61,6 +62,7 @@ class LocalRuntime:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PS1": "$ ", **spec.environment}
 
         def prepare() -> None:
+            become_default()  # as the runtime does: these tests may run in the background of a script
             os.dup2(writing, 3)
             if spec.size is not None:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -23,6 +23,11 @@ ENVIRONMENT: Final = {
 }
 """All that commands see of the environment. The daemon's own may hold keys and passwords."""
 
+_SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""What a command must not find ignored: an ignored signal stays ignored through execve(2), so a devbox's programs would
+inherit it, unless the OCI runtime resets it (runc does). Python ignores SIGPIPE and SIGXFSZ, nohup(1) SIGHUP, a
+script's shell SIGINT and SIGQUIT for what it starts in the background (POSIX.1-2017, XCU 2.11)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
@@ -67,10 +72,8 @@ def spawn(arguments: Sequence[str | Path], descriptors: Mapping[int, int]) -> Sp
         # Python's own descriptors close by themselves; those of a C library or of this process's parent may not,
         # and a pump that outlives the daemon would hold the other end of, say, a control socket open.
         actions.extend((os.POSIX_SPAWN_CLOSE, own) for own in _inheritable() if own not in descriptors)
-        # Python ignores these two, and a command would inherit that.
-        defaults = (signal.SIGPIPE, signal.SIGXFSZ)
         pid = os.posix_spawn(
-            words[0], words, ENVIRONMENT, file_actions=actions, setsid=True, setsigdef=defaults, setsigmask=()
+            words[0], words, ENVIRONMENT, file_actions=actions, setsid=True, setsigdef=_SIGNALS, setsigmask=()
         )
     return Spawned(words[0], pid)
 

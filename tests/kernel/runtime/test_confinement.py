@@ -1,6 +1,7 @@
 """What nobody in a sandbox can do, root of it included. Asked from inside, with the programs people use."""
 
 import json
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.sandbox_lab import Finished, Lab
+from support.signals import ignored, signal_set
 
 pytestmark = pytest.mark.kernel
 
@@ -51,6 +53,13 @@ def test_root_inside_is_an_id_of_its_own_outside(shared: Lab) -> None:
     status = Path(f"/proc/{pid}/status").read_text()
     assert "Uid:\t1879048192\t1879048192\t1879048192\t1879048192\n" in status
     assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "1879048192", "65536"]
+
+
+def test_its_programs_ignore_no_signal_that_the_host_ignores(lab: Lab) -> None:
+    with ignored(signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        lab.start()
+        first, own = (lab.execute(f"cat /proc/{process}/status").stdout for process in ("1", "self"))
+    assert (signal_set(first, "SigIgn"), signal_set(own, "SigIgn")) == (set(), set())
 
 
 def test_its_network_namespace_is_the_one_given_and_belongs_to_the_host(shared: Lab) -> None:
