@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from outgate import clock
 
 WAIT_S = 60.0
+_TITLE = "outgate flows"
 _ESCAPE = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>])")
 
 FLOW: Mapping[str, Any] = {
@@ -136,14 +137,15 @@ class Screen:
         return _ESCAPE.sub(b"", self.raw).decode("utf-8", "replace")
 
     @property
-    def last_frame(self) -> list[str]:
-        """The lines of what was drawn last: each drawing begins with the title."""
-        return ("outgate flows" + self.text.rpartition("outgate flows")[2]).splitlines()
+    def last_frame(self) -> str:
+        """What was drawn last and whole. Each drawing begins with the title, so a whole one is followed by another."""
+        frames = self.text.split(_TITLE)[1:-1]
+        return _TITLE + frames[-1] if frames else ""
 
     def await_text(self, pattern: str) -> str:
         """Wait until what was drawn last has ``pattern``; all of it."""
         deadline_s = clock.monotonic_s() + WAIT_S
-        while not re.search(pattern, frame := "\n".join(self.last_frame)):
+        while not re.search(pattern, frame := "\n".join(self.last_frame.splitlines())):
             left_s = deadline_s - clock.monotonic_s()
             if left_s <= 0 or not self._read(left_s):
                 raise AssertionError(f"{pattern!r} was not drawn, but:\n{self.text[-3000:]}")
