@@ -2,6 +2,7 @@
 
 import asyncio
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from outgate.agent.kernel_flows import KernelFlows
 from outgate.agent.prepared import PreparedDocuments
 from outgate.agent.target import Placement, Target, prepare_enforcement
 from outgate.dataplane.conntrack import TrackedFlow
-from outgate.dataplane.conntrack_events import FlowBegan, FlowEnded
+from outgate.dataplane.conntrack_events import FlowBegan, FlowEnded, FlowEvent
 from outgate.dataplane.fake import FakeFlowEvents
 from outgate.model.addresses import IPAddress, parse_cidr
 from outgate.model.desired import FlowBatch, FlowRecord, PolicyDocument
@@ -24,7 +25,7 @@ from outgate.model.plan import MARK_RESET_SENT, grant_of_allow_all, grant_of_end
 from outgate.model.policy import CidrRule
 from outgate.model.verdict import Allow, AllowReason, ReportOnly
 from support.agent_world import LAYOUT, World, make_devbox, make_document
-from support.sim_time import run_simulated
+from support.sim_time import SimulatedLoop, run_simulated
 
 FAR = ip_address("45.45.46.1")
 CIDRS = ("45.45.45.0/24", "45.45.46.0/24")
@@ -286,6 +287,35 @@ def test_a_flood_is_read_a_few_at_a_time_and_costs_its_devbox_alone(owners: Flow
         assert 0 < told.count("a") < flood - 1, "the flood took more than a devbox's share"
         assert told.count("b") == 1
         assert sum(batch.dropped for batch in rig.batches) == flood - len(told)
+        rig.flows.stop()
+
+    run_simulated(scenario())
+
+
+def test_turns_that_take_long_are_followed_by_longer_pauses(
+    owners: FlowOwners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn_s = 0.1
+
+    async def scenario() -> None:
+        rig = Rig(owners)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimulatedLoop)
+        quick = rig.listener.read
+        began_s: list[float] = []
+
+        def read_slowly() -> tuple[tuple[FlowEvent, ...], bool]:
+            began_s.append(loop.now_s)
+            loop.now_s += turn_s
+            return quick()
+
+        monkeypatch.setattr(rig.listener, "read", read_slowly)
+        rig.listener.put(*(FlowBegan(flow(port=port)) for port in range(1, 3 * rig.listener.batch_max + 1)))
+        rig.flows.listen(rig.listener)
+        rig.flows.learn(target(DOCUMENT, boxes=ONE))
+        for _ in range(200):  # in small steps: simulated time jumps to the next timer before it looks at descriptors
+            await asyncio.sleep(kernel_flows._PAUSE_S)
+        assert [later - earlier for earlier, later in pairwise(began_s)] == pytest.approx([4 * turn_s] * 2, rel=0.1)
         rig.flows.stop()
 
     run_simulated(scenario())
