@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, dropwhile
 from typing import Final
 
+import msgspec
+
 from outgate import clock
 from outgate.agent.prepared import PreparedDocuments
 from outgate.agent.target import Placement, Target
@@ -38,8 +40,7 @@ class Owner:
     is_linked: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True):
     """Why a flow passed: ``verdict`` of ``policy`` as it was then. ``is_live``: it still does so now."""
 
     policy: NetworkPolicy

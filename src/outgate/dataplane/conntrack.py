@@ -8,6 +8,7 @@ import errno
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -145,6 +146,7 @@ def flow_from_attributes(parts: Mapping[int, bytes]) -> TrackedFlow | None:
     )
 
 
+@lru_cache(maxsize=4096)
 def _parse_address(content: bytes) -> IPAddress:
     if len(content) == 4:
         return IPv4Address(content)

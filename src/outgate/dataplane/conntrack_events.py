@@ -7,8 +7,9 @@ them out before they take room here. The kernel's buffer is the queue. What find
 import errno
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from outgate.dataplane.conntrack import TrackedFlow, flow_from_attributes
 from outgate.dataplane.netlink import (
@@ -76,15 +77,13 @@ SETTINGS: Final = (*_TCP_TIMEOUTS.values(), *_UDP_TIMEOUTS, *_ICMP_TIMEOUTS.valu
 """The settings of :func:`parse_events`, below ``net/netfilter/nf_conntrack_``."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlowBegan:
+class FlowBegan(msgspec.Struct, frozen=True):
     """A flow whose first packet passed."""
 
     flow: TrackedFlow
 
 
-@dataclass(frozen=True, slots=True)
-class FlowEnded:
+class FlowEnded(msgspec.Struct, frozen=True):
     """A flow that the kernel has forgotten, and what it counted: whole IP packets, from the first to the last.
 
     ``began_ms`` is Unix time. ``is_closed``: both ends had said that they are done. ``is_cut``: it was forgotten before

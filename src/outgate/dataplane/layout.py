@@ -119,7 +119,7 @@ class NetworkLayout:
     def find_slot(self, address: IPAddress) -> int | None:
         """The slot whose devbox has this address; None when none may."""
         pool = self.pool4 if address.version == 4 else self.pool6
-        slot = int(address) - int(pool[0]) - _RESERVED_FRONT
+        slot = int(address) - int(pool.network_address) - _RESERVED_FRONT
         return slot if 0 <= slot < self.slots_max else None
 
     def link(self, slot: int) -> str:

@@ -15,9 +15,10 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from outgate.errors import OutgateError
 
@@ -41,6 +42,7 @@ _NLA_TYPE_MASK: Final = 0x3FFF
 
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_unpack_attribute: Final = _ATTRIBUTE.unpack_from
 _ERRNO: Final = struct.Struct("=i")
 
 HEADER_BYTES: Final = _HEADER.size
@@ -84,8 +86,7 @@ class NetlinkError(OutgateError):
         self.index = index
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One netlink message as received: its type, flags, sequence number and what follows the header."""
 
     type: int
@@ -154,20 +155,22 @@ def parse_messages(data: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
-def iterate_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, content) of each attribute in order. Raises :class:`NetlinkError` at a malformed one."""
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < 4 or offset + length > len(data):
+def list_attributes(data: bytes) -> list[tuple[int, bytes]]:
+    """(type, content) of each attribute in order. Raises :class:`NetlinkError` when one is malformed."""
+    found: list[tuple[int, bytes]] = []
+    offset, end = 0, len(data)
+    while offset + 4 <= end:
+        length, kind = _unpack_attribute(data, offset)
+        if length < 4 or offset + length > end:
             raise NetlinkError(0, "reading netlink attributes", detail=f"length {length} at {offset}")
-        yield kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]
+        found.append((kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]))
         offset += (length + 3) & ~3
+    return found
 
 
 def parse_attributes(data: bytes) -> dict[int, bytes]:
     """The attributes by type; of a repeated type the last. Raises :class:`NetlinkError`."""
-    return dict(iterate_attributes(data))
+    return dict(list_attributes(data))
 
 
 def parse_errno(received: Message) -> int:

@@ -27,7 +27,7 @@ from outgate.dataplane.netlink import (
     NetlinkClient,
     NetlinkError,
     attribute,
-    iterate_attributes,
+    list_attributes,
     message,
     nest,
     parse_attributes,
@@ -222,7 +222,7 @@ def _encode_element(element: Element) -> bytes:
 def parse_elements(payload: bytes) -> list[Element]:
     """The elements in one message of a set's dump. Raises :class:`NetlinkError` if it is malformed."""
     lists = parse_attributes(payload[4:])
-    return [_parse_element(content) for _, content in iterate_attributes(lists.get(_LIST_ELEMENTS, b""))]
+    return [_parse_element(content) for _, content in list_attributes(lists.get(_LIST_ELEMENTS, b""))]
 
 
 def _parse_element(content: bytes) -> Element:

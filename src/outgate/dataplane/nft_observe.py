@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from outgate.dataplane.netlink import Message, digest_messages, iterate_attributes, parse_attributes, text
+from outgate.dataplane.netlink import Message, digest_messages, list_attributes, parse_attributes, text
 from outgate.dataplane.nfnetlink import Nfnetlink
 
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
@@ -148,7 +148,7 @@ def observe_counters(netfilter: Nfnetlink, table: str, set_name: str) -> Mapping
     counters: dict[bytes, int] = {}
     for message in netfilter.dump(_GET_ELEMENTS, payload, doing=f"reading set {set_name}"):
         listed = parse_attributes(message.payload[4:]).get(_LIST_ELEMENTS, b"")
-        for _, content in iterate_attributes(listed):
+        for _, content in list_attributes(listed):
             parts = parse_attributes(content)
             key = parse_attributes(parts.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b"")
             expression = parse_attributes(parts.get(_ELEM_EXPRESSION, b""))

@@ -15,7 +15,7 @@ from outgate.dataplane.netlink import (
     NLM_F_REPLACE,
     Message,
     attribute,
-    iterate_attributes,
+    list_attributes,
     nest,
     parse_attributes,
     text,
@@ -327,7 +327,7 @@ def _hops(data: bytes) -> list[tuple[int | None, bytes | None]]:
         length, _flags, _weight, index = _NEXT_HOP.unpack_from(data, offset)
         if length < _NEXT_HOP.size:
             break
-        parts = dict(iterate_attributes(data[offset + _NEXT_HOP.size : offset + length]))
+        parts = dict(list_attributes(data[offset + _NEXT_HOP.size : offset + length]))
         hops.append((index, parts.get(_RTA_GATEWAY)))
         offset += (length + 3) & ~3
     return hops

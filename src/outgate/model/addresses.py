@@ -1,5 +1,6 @@
 """Addresses, networks, ports and protocols as rules speak of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
@@ -27,10 +28,10 @@ class Protocol(IntEnum):
 
 def protocol_word(number: int) -> str:
     """A protocol as records say it: ``tcp``, or its number where it has no name here."""
-    return Protocol(number).name.lower() if number in _PROTOCOL_NUMBERS else str(number)
+    return _PROTOCOL_WORDS.get(number) or str(number)
 
 
-_PROTOCOL_NUMBERS: Final = frozenset(Protocol)
+_PROTOCOL_WORDS: Final[Mapping[int, str]] = {protocol: protocol.name.lower() for protocol in Protocol}
 
 
 class CidrError(InvalidValueError):

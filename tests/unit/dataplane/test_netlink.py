@@ -11,7 +11,7 @@ from outgate.dataplane.netlink import (
     Message,
     NetlinkError,
     attribute,
-    iterate_attributes,
+    list_attributes,
     message,
     nest,
     parse_attributes,
@@ -32,7 +32,7 @@ KINDS = st.integers(0, 0x3FFF)
 def test_attributes_come_back_as_they_went(wanted: list[tuple[int, bytes]]) -> None:
     data = b"".join(attribute(kind, content) for kind, content in wanted)
     assert len(data) % 4 == 0
-    assert list(iterate_attributes(data)) == wanted
+    assert list(list_attributes(data)) == wanted
 
 
 @given(st.lists(st.tuples(st.integers(16, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=6))
